@@ -1,0 +1,57 @@
+"""``python -m runner doctor``: provide what the subjects need, or say how; then say which are here.
+
+What lacks takes one line, and the doctor goes on: the other subjects do without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from backends import bochs_unpacked
+from runner.commands import debian, unpack
+
+BINDEP = Path(__file__).parents[2] / "bindep.txt"
+HAS_POSTED_INTERRUPTS = (2, 8)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a line for each thing looked after; return 0, since a thing that lacks is no failure."""
+    parser = argparse.ArgumentParser(prog="python -m runner doctor", description=__doc__)
+    parser.parse_args(arguments)
+    print(f"packages  {packages()}", flush=True)
+    print(f"unpacked  {unpacked_bochs()}", flush=True)
+    return 0
+
+
+def packages() -> str:
+    """Install the Debian packages that lack, if that needs no question; return what became of it."""
+    names = debian.named(BINDEP)
+    lack = debian.missing(names)
+    if lack is None:
+        return f"unknown: no dpkg to ask for {', '.join(names)}"
+    if not lack:
+        return f"present: {', '.join(names)}"
+    before = debian.unasked(os.geteuid(), os.environ)
+    reason = "it takes root" if before is None else debian.install(lack, before)
+    if reason:
+        return f"absent: {reason}; do: {' '.join(('sudo', *debian.INSTALL, *lack))}"
+    return f"installed: {', '.join(lack)}"
+
+
+def unpacked_bochs() -> str:
+    """Unpack Debian 13's Bochs, unless the host's own is as good; return what became of it."""
+    host = unpack.version(("bochs-bin",), {})
+    if host >= HAS_POSTED_INTERRUPTS:
+        return f"not needed: the host's Bochs is {'.'.join(map(str, host))}"
+    target = bochs_unpacked.directory(os.environ)
+    if target.is_dir():
+        return f"present: {target}"
+    start = time.monotonic()
+    reason = unpack.unpack(target)
+    if reason:
+        return f"absent: no Bochs of Debian 13: {reason}"
+    return f"unpacked in {time.monotonic() - start:.0f} s: {target}"
