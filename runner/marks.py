@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from yaml.events import (
     AliasEvent,
+    CollectionStartEvent,
     DocumentStartEvent,
     Event,
     MappingEndEvent,
@@ -23,10 +24,9 @@ from yaml.events import (
     NodeEvent,
     ScalarEvent,
     SequenceEndEvent,
-    SequenceStartEvent,
 )
 
-from runner.problems import Malformed, Problem
+from runner.problems import MalformedError, Problem
 
 Path = tuple[str | int, ...]
 """Way to a value from the top of a document: keys and indexes."""
@@ -44,7 +44,7 @@ INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+")
 FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
-LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
+OCTAL = re.compile(r"[-+]?0o?[0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class Document:
 def parse(data: bytes, file: str) -> Document:
     """Read one YAML document; *file* is the name that messages give.
 
-    Raises `Malformed` with all problems, of which a broken syntax can show only the first.
+    Raises `MalformedError` with all problems, of which a broken syntax can show only the first.
     """
     builder = _Builder(file, _events(data, file))
     value = builder.document()
     if builder.problems:
-        raise Malformed(builder.problems)
+        raise MalformedError(builder.problems)
     return Document(file, value, builder.values, builder.keys)
 
 
@@ -95,16 +95,16 @@ def _events(data: bytes, file: str) -> Iterator[Event]:
     try:
         yield from yaml.parse(data.decode("utf-8"), Loader=yaml.CSafeLoader)
     except UnicodeDecodeError as error:
-        raise Malformed([_at_offset(file, data, error.start, "not UTF-8")]) from error
+        raise MalformedError([_at_offset(file, data, error.start, "not UTF-8")]) from error
     except yaml.reader.ReaderError as error:
-        raise Malformed(
+        raise MalformedError(
             [_at_offset(file, data, error.position, "a character that YAML does not allow")]
         ) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise Malformed([Problem(file, line, column, f"not YAML: {said}")]) from error
+        raise MalformedError([Problem(file, line, column, f"not YAML: {said}")]) from error
 
 
 def _at_offset(file: str, data: bytes, offset: int, message: str) -> Problem:
@@ -140,18 +140,22 @@ class _Builder:
     def node(self, event: Event, path: Path) -> Any:
         self.values.setdefault(path, _position(event))
         if len(path) > DEEPEST:
-            raise Malformed([*self.problems, self.refusal(event, f"nested deeper than {DEEPEST} levels")])
+            raise MalformedError(
+                [*self.problems, self.refusal(event, f"nested deeper than {DEEPEST} levels")]
+            )
         if isinstance(event, AliasEvent):
             return self.refuse(event, f"alias *{event.anchor}; write out what it stands for")
+        if isinstance(event, ScalarEvent | CollectionStartEvent):
+            self.refuse_properties(event)
+        if isinstance(event, ScalarEvent):
+            return self.scalar(event)
+        return self.mapping(path) if isinstance(event, MappingStartEvent) else self.sequence(path)
+
+    def refuse_properties(self, event: ScalarEvent | CollectionStartEvent) -> None:
         if event.anchor is not None:
             self.refuse(event, f"anchor &{event.anchor}; there are no aliases to use it")
         if event.tag is not None:
             self.refuse(event, f"tag {event.tag}; values have no tags")
-        if isinstance(event, MappingStartEvent):
-            return self.mapping(path)
-        if isinstance(event, SequenceStartEvent):
-            return self.sequence(path)
-        return self.scalar(event)
 
     def mapping(self, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -183,7 +187,7 @@ class _Builder:
         if not event.implicit[0]:  # quoted, or a block
             return text
         if text != "" and (why := _surprise(text)):
-            self.refuse(event, f"{text!r} {why}")
+            self.refuse(event, f"{text[:LONGEST_NUMBER]!r} {why}")
             return None
         return _plain(text)
 
@@ -195,7 +199,8 @@ class _Builder:
 
 
 def _position(event: Event) -> Position:
-    return event.start_mark.line + 1, event.start_mark.column + 1
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
 def _plain(text: str) -> str | int | bool | None:
@@ -209,18 +214,20 @@ def _plain(text: str) -> str | int | bool | None:
 
 def _surprise(text: str) -> str:
     """Return why a plain scalar is refused, or nothing."""
-    if LEADING_ZERO.fullmatch(text):
-        return "has a leading zero, which YAML 1.1 reads as octal; write 0x… or the number without it"
     if INTEGER.fullmatch(text):
         return "has too many digits" if len(text) > LONGEST_NUMBER else ""
+    if OCTAL.fullmatch(text):
+        return (
+            "is octal in one edition of YAML and not in the other; write 0x… or a number without leading zero"
+        )
     if FLOAT.fullmatch(text):
         return "is a floating-point number; nothing here is one (quote it if it is text)"
-    tag = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))
+    tag: str = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     known = any(kind.fullmatch(text) for kind in (NULL, TRUE, FALSE))
     if known or tag == "tag:yaml.org,2002:str":
         return ""
     kind = tag.rpartition(":")[2]
-    return f"is a {kind} in YAML 1.1 and text in YAML 1.2; quote it if it is text"
+    return f"is of type {kind} in YAML 1.1 and text in YAML 1.2; quote it if it is text"
 
 
 _YAML_1_1 = yaml.resolver.Resolver()
