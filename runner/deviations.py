@@ -1,0 +1,166 @@
+"""Known deviations: differences that a subject's own file announces.
+
+An entry says what the subject shows *instead*. It is put into the expectation in the places that differ,
+and the observation is judged again: so it excuses exactly this difference and no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from runner.differences import Difference, Part, differences
+from runner.outcome import Entered, Entry, Observation, Stuck
+from runner.program import Action, Program, Step
+from runner.scenario import (
+    After,
+    Case,
+    Delivers,
+    Exit,
+    Expected,
+    OutcomeExpected,
+    Point,
+    StepExpected,
+    WordExpected,
+)
+from runner.step_mismatches import before_first_entry
+
+NOT_REACHED = StepExpected(Stuck.NOT_REACHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """What a subject shows instead of the expectation; what is ``None`` or empty is as expected.
+
+    ``exit`` and ``after`` replace fields of `Exit` and `After` by name (in ``after``, ``None`` is *as set
+    up*); ``words`` are merged into the page of ``after``. ``instruction`` and ``msrs`` limit
+    ``outcome``, ``exit`` and ``delivers`` to such steps.
+    """
+
+    entry: Entry | None = None
+    outcome: OutcomeExpected | None = None
+    exit: tuple[tuple[str, Any], ...] = ()
+    delivers: tuple[Delivers, ...] | None = None
+    after: tuple[tuple[str, Any], ...] = ()
+    words: tuple[tuple[int, WordExpected], ...] = ()
+    instruction: str = ""
+    msrs: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """One announced deviation of a subject, for cases that name one of ``rules``.
+
+    ``at`` limits it to points of a ``vary``: values by name, spelled as in `Point.values`. ``name`` is
+    where it stands, ``backends/subjects/bochs.yaml:12``.
+    """
+
+    rules: tuple[str, ...]
+    instead: Instead
+    why: str
+    link: str
+    at: tuple[tuple[str, frozenset[str]], ...] = ()
+    versions: str = ""
+    name: str = ""
+
+    def speaks_of(self, case: Case, point: Point) -> bool:
+        """Whether the entry may excuse a difference in this point."""
+        values = dict(point.values)
+        return not set(self.rules).isdisjoint(case.rules) and all(
+            values.get(name) in allowed for name, allowed in self.at
+        )
+
+
+def excuse(
+    case: Case,
+    point: Point,
+    observation: Observation,
+    found: Sequence[Difference],
+    known: Iterable[Deviation],
+) -> tuple[Deviation, ...]:
+    """Return the fewest deviations that together announce all that was found; none if they do not."""
+    candidates = [deviation for deviation in known if deviation.speaks_of(case, point)]
+    for size in range(1, len(candidates) + 1):
+        for some in combinations(candidates, size):
+            expected = point.expected
+            for deviation in some:
+                expected = amend(point.program, expected, deviation.instead, found)
+            if not differences(point.program, expected, observation):
+                return some
+    return ()
+
+
+def amend(program: Program, expected: Expected, instead: Instead, found: Sequence[Difference]) -> Expected:
+    """Return the expectation with *instead* in the places where something else was found."""
+    parts = {(each.part, each.vcpu if each.step is None else each.step) for each in found}
+    entry = instead.entry if instead.entry and Part.ENTRY in {part for part, _ in parts} else expected.entry
+    steps = tuple(
+        _step(wanted, instead) if (Part.STEP, index) in parts and _meant(step, instead) else wanted
+        for index, (step, wanted) in enumerate(zip(program.steps, expected.steps, strict=True))
+    )
+    after = tuple(
+        _after(wanted, instead) if (Part.FINAL, vcpu) in parts else wanted
+        for vcpu, wanted in enumerate(expected.after)
+    )
+    return replace(expected, entry=entry, steps=_reached(program, entry, expected.steps, steps), after=after)
+
+
+def _reached(
+    program: Program, entry: Entry, before: Sequence[StepExpected], steps: Sequence[StepExpected]
+) -> tuple[StepExpected, ...]:
+    """Expect no step of a guest after one that now gets stuck, and none after an entry that now fails."""
+    ended = set() if isinstance(entry, Entered) else set(range(len(program.vcpus)))
+    result = []
+    for index, (step, old, new) in enumerate(zip(program.steps, before, steps, strict=True)):
+        result.append(NOT_REACHED if step.vcpu in ended and not before_first_entry(program, index) else new)
+        if new != old and isinstance(new.outcome, Stuck):
+            ended.add(step.vcpu)
+    return tuple(result)
+
+
+def _meant(step: Step, instead: Instead) -> bool:
+    kind_fits = instead.instruction in ("", instruction_name(step.action))
+    return kind_fits and (not instead.msrs or getattr(step.action, "msr", None) in instead.msrs)
+
+
+def instruction_name(action: Action) -> str:
+    """Return the name of an action in the scenario language, ``write-cr8``."""
+    spelled = getattr(action, "value", None)
+    name = spelled if isinstance(spelled, str) else type(action).__name__
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _step(wanted: StepExpected, instead: Instead) -> StepExpected:
+    outcome = wanted.outcome if instead.outcome is None else instead.outcome
+    if instead.exit and isinstance(outcome, Exit):
+        outcome = replace(outcome, **dict(instead.exit))
+    return StepExpected(outcome, wanted.delivers if instead.delivers is None else instead.delivers)
+
+
+def _after(wanted: After, instead: Instead) -> After:
+    changed = replace(wanted, **dict(instead.after))
+    return replace(changed, page=tuple(sorted({**dict(changed.page), **dict(instead.words)}.items())))
+
+
+def unshown(
+    known: Iterable[Deviation], cases: Mapping[str, Case], judged: Collection[str], shown: Collection[str]
+) -> tuple[Deviation, ...]:
+    """Return the entries to remove: all cases that could show them were judged, and none does.
+
+    *cases* are all that the subject supports, by id, *judged* the ids of those that ran, *shown* the
+    names of the entries that excused something.
+    """
+    return tuple(
+        deviation
+        for deviation in known
+        if deviation.name not in shown
+        and (could_show := {name for name, case in cases.items() if _may_show(deviation, case)})
+        and could_show <= set(judged)
+    )
+
+
+def _may_show(deviation: Deviation, case: Case) -> bool:
+    return any(deviation.speaks_of(case, point) for point in case.points)

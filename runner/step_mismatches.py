@@ -1,0 +1,282 @@
+"""Where a step's result is not the expected one: outcome, fields of an exit, interrupts delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from runner.outcome import (
+    Completed,
+    Delivery,
+    Entered,
+    Entry,
+    Fault,
+    Observation,
+    Outcome,
+    Rip,
+    StepResult,
+    Stuck,
+    VmExit,
+)
+from runner.pages import happens_in_root, held
+from runner.program import Barrier, Cpuid, Level, Plain, Program, Rdmsr, Step
+from runner.scenario import (
+    Bits,
+    Completes,
+    Delivers,
+    EntryFails,
+    Exit,
+    Expected,
+    OneOf,
+    OutcomeExpected,
+    Relative,
+    StepExpected,
+    Value,
+)
+from runner.vmx import TRAP_LIKE, ExitReason, name_of
+from runner.words import (
+    blocking_words,
+    deliveries_words,
+    expectation_words,
+    hexadecimal,
+    outcome_words,
+    outcomes_words,
+    result_words,
+    step_expectation_words,
+)
+
+Mismatch = tuple[str, str, str]
+"""What is not as expected (empty: the outcome as a whole), the expectation, the observation."""
+
+VALID = 1 << 31
+"""The valid bit of VM-exit interruption information and IDT-vectoring information."""
+
+INSTRUCTION_LENGTHS: dict[int, int] = {
+    ExitReason.RDMSR: 2,
+    ExitReason.WRMSR: 2,
+    ExitReason.CONTROL_REGISTER_ACCESS: 4,
+}
+"""VM-exit instruction length where silence judges it: 0F 32, 0F 30, and MOV CR8 with its REX prefix."""
+
+COMES_BEFORE = (ExitReason.EXTERNAL_INTERRUPT, ExitReason.INTERRUPT_WINDOW)
+"""Exits before an instruction, which completes after the VM entry that follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A step within what happened: its index in the program, and the step itself.
+
+    In a handler the index is that of the step which the interrupt was delivered after.
+    """
+
+    program: Program
+    expected: Expected
+    observation: Observation
+    index: int
+    step: Step
+    in_handler: bool = False
+
+
+def step_mismatches(place: Place, expected: StepExpected, result: StepResult) -> Iterator[Mismatch]:
+    """Yield everything about one step that is not as expected."""
+    if isinstance(expected.outcome, OneOf):
+        if not any(_fits(place, _choice(one, expected), result) for one in expected.outcome.choices):
+            yield "", step_expectation_words(expected), result_words(result)
+        return
+    if happens_in_root(place.step.action):
+        yield from _root_mismatches(place, expected.outcome, result)
+    else:
+        yield from _outcome_mismatches(place, expected.outcome, result)
+    yield from _delivery_mismatches(place, expected, result)
+
+
+def _fits(place: Place, expected: StepExpected, result: StepResult) -> bool:
+    return next(step_mismatches(place, expected, result), None) is None
+
+
+def _choice(choice: StepExpected, around: StepExpected) -> StepExpected:
+    return choice if choice.delivers else replace(choice, delivers=around.delivers)
+
+
+def _root_mismatches(place: Place, expected: OutcomeExpected, result: StepResult) -> Iterator[Mismatch]:
+    """Judge the VM entry after what the VMM does, which itself is the kit's own."""
+    seen = tuple(each for each in result.outcomes if not isinstance(each, Completed))
+    wanted: tuple[Outcome | Entry, ...] = (expected,) if isinstance(expected, Stuck) else ()
+    if isinstance(expected, EntryFails) and not before_first_entry(place.program, place.index):
+        wanted = (expected.entry,)
+    if seen != wanted:
+        yield "", outcomes_words(wanted or (Entered(),)), outcomes_words(seen or (Entered(),))
+
+
+def before_first_entry(program: Program, index: int) -> bool:
+    """Whether the step is the VMM's and no step of the guest comes before it on its virtual processor."""
+    own = (step for step in program.steps[: index + 1] if step.vcpu == program.steps[index].vcpu)
+    return all(happens_in_root(step.action) for step in own)
+
+
+def _outcome_mismatches(place: Place, expected: OutcomeExpected, result: StepResult) -> Iterator[Mismatch]:
+    wanted = _resolved(place, expected, result)
+    first, rest = (result.outcomes[0], result.outcomes[1:]) if result.outcomes else (None, ())
+    if isinstance(wanted, Exit) and isinstance(first, VmExit) and first.reason == wanted.reason:
+        yield from _exit_mismatches(wanted, first)
+        if rest and not (wanted.reason in COMES_BEFORE and len(rest) == 1 and _completes(rest[0])):
+            yield "after the VM exit", "nothing more", outcomes_words(rest)
+    elif rest or first is None or not _is(wanted, first):
+        yield "", _resolved_words(expected, wanted), outcomes_words(result.outcomes)
+
+
+Resolved = Outcome | Completes | Bits | Exit | None
+"""An expectation without relative values; ``None``: what it refers to is not known."""
+
+
+def _resolved(place: Place, expected: OutcomeExpected, result: StepResult) -> Resolved:
+    match expected:
+        case Value(value):
+            return Completed(value)
+        case Relative():
+            return _relative(place, expected, result)
+        case Completes():
+            return _completion(place)
+        case Fault() | Stuck() | Bits() | Exit():
+            return expected
+        case _:
+            return None
+
+
+def _completion(place: Place) -> Completes | Exit:
+    """CPUID and VMCALL complete, for a guest, by the VM exit that they always cause."""
+    if place.program.level is Level.VMX and place.step.action is Plain.VMCALL:
+        return Exit(ExitReason.VMCALL)
+    if place.program.level is Level.VMX and isinstance(place.step.action, Cpuid):
+        return Exit(ExitReason.CPUID)
+    return Completes()
+
+
+def _relative(place: Place, relative: Relative, result: StepResult) -> Resolved:
+    physical = result.physical
+    if relative is Relative.FROM_PAGE and isinstance(place.step.action, Rdmsr):
+        steps = place.index + place.in_handler
+        value = held(place.program, place.observation, steps, place.step.vcpu, place.step.action.msr)
+        return None if value is None else Completed(value)
+    if relative is Relative.PHYSICAL and isinstance(physical, Completed):
+        return Completed(physical.value)
+    if relative is Relative.OWN_APIC_ID or relative is Relative.LOGICAL_ID:
+        return _identity(relative, physical)
+    return physical
+
+
+def _identity(relative: Relative, own: Completed | Fault | None) -> Resolved:
+    """Return the APIC ID of CPUID leaf 0BH, or its logical ID: cluster (ID[19:4]) and one bit of 16."""
+    if not isinstance(own, Completed) or own.value is None:
+        return None
+    identity = own.value & 0xFFFFFFFF
+    logical = (identity & 0xFFFF0) << 12 | 1 << (identity & 0xF)
+    return Completed(identity if relative is Relative.OWN_APIC_ID else logical)
+
+
+def _resolved_words(expected: OutcomeExpected, wanted: Resolved) -> str:
+    words = expectation_words(expected)
+    if not isinstance(expected, Relative):
+        return words
+    if isinstance(wanted, Completed | Fault):
+        return f"{outcome_words(wanted)} ({expected.value})"
+    return f"{words}, which is not known here"
+
+
+def _is(wanted: Resolved, observed: Outcome) -> bool:
+    match wanted:
+        case Completes():
+            return _completes(observed)
+        case Bits(ranges):
+            return _completes(observed) and _within(ranges, observed)
+        case _:
+            return wanted == observed
+
+
+def _completes(observed: Outcome) -> bool:
+    return isinstance(observed, Completed) and observed.upper_clear
+
+
+def _within(ranges: tuple[tuple[int, int, int, int], ...], observed: Outcome) -> bool:
+    value = observed.value if isinstance(observed, Completed) else None
+    return value is not None and all(
+        least <= value >> low & (1 << (high - low + 1)) - 1 <= most for high, low, least, most in ranges
+    )
+
+
+def _exit_mismatches(wanted: Exit, seen: VmExit) -> Iterator[Mismatch]:
+    """Judge the fields of an exit; omitted ones mean what the class of the exit gives them."""
+    if seen.qualification != wanted.qualification:
+        yield "exit qualification", hexadecimal(wanted.qualification), hexadecimal(seen.qualification)
+    rip = wanted.rip or (Rip.NEXT if wanted.reason in TRAP_LIKE else Rip.SAME)
+    if seen.rip is not rip:
+        yield "saved RIP", f"{rip.value} instruction", f"{seen.rip.value} instruction"
+    yield from _event_mismatch(
+        "VM-exit interruption information", wanted.interruption_information, seen.interruption_information
+    )
+    yield from _event_mismatch("IDT-vectoring information", wanted.idt_vectoring, seen.idt_vectoring)
+    length = wanted.instruction_length or INSTRUCTION_LENGTHS.get(wanted.reason)
+    if length is not None and seen.instruction_length != length:
+        yield "VM-exit instruction length", str(length), str(seen.instruction_length)
+    if wanted.blocking is not None and seen.blocking != wanted.blocking:
+        yield "interruptibility state", blocking_words(wanted.blocking), blocking_words(seen.blocking)
+    if wanted.activity is not None and seen.activity is not wanted.activity:
+        yield "activity state", name_of(wanted.activity), name_of(seen.activity)
+    if not seen.registers_kept and wanted.reason in INSTRUCTION_LENGTHS:
+        yield "RAX, RCX and RDX", "as before the instruction", "changed"
+
+
+def _event_mismatch(name: str, wanted: int | None, seen: int) -> Iterator[Mismatch]:
+    if wanted is None and seen & VALID:
+        yield name, "valid bit 0", hexadecimal(seen)
+    elif wanted is not None and seen != wanted:
+        yield name, hexadecimal(wanted), hexadecimal(seen)
+
+
+def _delivery_mismatches(place: Place, expected: StepExpected, result: StepResult) -> Iterator[Mismatch]:
+    if not expected.delivers and not result.delivered:
+        return
+    seen = tuple((each.vector, None if place.in_handler else each.at) for each in result.delivered)
+    wanted = tuple((each.vector, _saved_rip(place, each)) for each in expected.delivers)
+    if wanted != seen:
+        yield "interrupts delivered", deliveries_words(wanted), deliveries_words(seen)
+    for delivery in result.delivered:
+        yield from _handler_mismatches(place, delivery)
+
+
+def _saved_rip(place: Place, delivers: Delivers) -> int | None:
+    """Return the index of the step that the saved RIP points to; in a handler it is not judged."""
+    if place.in_handler:
+        return None
+    return next_step(place.program, place.index) if delivers.at is None else delivers.at
+
+
+def next_step(program: Program, index: int) -> int:
+    """Return the index of the guest's next step after one; a wait for an interrupt is its own next step."""
+    this = program.steps[index]
+    if this.action is Plain.SPIN or isinstance(this.action, Barrier):
+        return index
+    for later in range(index + 1, len(program.steps)):
+        step = program.steps[later]
+        if step.vcpu == this.vcpu and not happens_in_root(step.action):
+            return later
+    return len(program.steps)
+
+
+def _handler_mismatches(place: Place, delivery: Delivery) -> Iterator[Mismatch]:
+    vcpu = place.program.steps[place.index].vcpu
+    steps = place.program.vcpus[vcpu].handler(delivery.vector)
+    expected = _handler_expected(place.expected, vcpu, delivery.vector) or (StepExpected(),) * len(steps)
+    where = f"handler of {hexadecimal(delivery.vector)}"
+    if len(delivery.steps) != len(steps):
+        yield where, f"{len(steps)} steps", f"{len(delivery.steps)} steps"
+        return
+    for number, (step, wanted, result) in enumerate(zip(steps, expected, delivery.steps, strict=True), 1):
+        inner = replace(place, step=replace(step, vcpu=vcpu), in_handler=True)
+        for what, want, seen in step_mismatches(inner, wanted, result):
+            yield f"{where}, step {number}{', ' if what else ''}{what}", want, seen
+
+
+def _handler_expected(expected: Expected, vcpu: int, vector: int) -> tuple[StepExpected, ...]:
+    handlers = expected.handlers[vcpu] if vcpu < len(expected.handlers) else ()
+    return next((steps for number, steps in handlers if number == vector), ())

@@ -1,0 +1,185 @@
+"""The judgement: what a subject answered, against what a case expects.
+
+A case claims something of all its points, so one counter-example refutes it whatever became of the
+others: *does not conform* outranks *broken*, and both are named. Next come what hides an answer (*broken*,
+*unsupported*), then what is an answer but counts neither way (*unsettled*, *known deviation*). Only a
+case all of whose points were observed and are as expected *conforms*.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import zip_longest
+from typing import Protocol
+
+from runner.deviations import Deviation, excuse
+from runner.differences import Difference, differences, disagreements
+from runner.outcome import Answer, BackendBroken, Observation, Unsupported
+from runner.scenario import Case, Point
+
+
+class Verdict(Enum):
+    """The six words of a report, the weightiest first."""
+
+    DOES_NOT_CONFORM = "does not conform"
+    BROKEN = "broken"
+    UNSUPPORTED = "unsupported"
+    UNSETTLED = "unsettled"
+    KNOWN_DEVIATION = "known deviation"
+    CONFORMS = "conforms"
+
+
+class Rule(Protocol):
+    """What the judge needs of a rule: whether a subject that differs does not conform."""
+
+    @property
+    def settled(self) -> bool:
+        """False where certainty is below high, or an open point only reports or records."""
+
+
+class Catalogue(Protocol):
+    """The rules by id."""
+
+    def __getitem__(self, rule: str, /) -> Rule:
+        """Return the rule with this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointResult:
+    """The verdict on one point, and what it rests on."""
+
+    point: str
+    verdict: Verdict
+    answer: Answer
+    reason: str = ""
+    differences: tuple[Difference, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """The verdict on a case with the reason in one line, and the results of its points in order."""
+
+    verdict: Verdict
+    reason: str
+    points: tuple[PointResult, ...]
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """All differences of all points."""
+        return tuple(difference for point in self.points for difference in point.differences)
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """The announced deviations that points show, each once."""
+        return tuple(dict.fromkeys(deviation for point in self.points for deviation in point.deviations))
+
+    def count(self, verdict: Verdict) -> int:
+        """Return how many points have this verdict."""
+        return sum(point.verdict is verdict for point in self.points)
+
+
+def judge(
+    case: Case,
+    answers: Iterable[Answer],
+    catalogue: Catalogue,
+    deviations: Sequence[Deviation] = (),
+    oracle: Iterable[Answer] = (),
+) -> CaseResult:
+    """Judge the answers to a case's points, in order; a point without an answer is broken.
+
+    *oracle* gives the expectations of a sweep: the reference model's answers to the same points.
+    """
+    bench = _Bench(case, deviations, settled=catalogue[case.rules[0]].settled)
+    return _summed_up(
+        tuple(
+            bench.judge(point, answer or NO_ANSWER, wanted or NO_ORACLE)
+            for point, answer, wanted in zip_longest(case.points, answers, oracle)
+        )
+    )
+
+
+NO_ANSWER = BackendBroken("no answer: the run ended before this point")
+NO_ORACLE = Unsupported("it did not run")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What the points of one case are judged with."""
+
+    case: Case
+    known: Sequence[Deviation]
+    settled: bool
+
+    def judge(self, point: Point, answer: Answer, wanted: Answer) -> PointResult:
+        """Judge one point; *wanted* is the reference model's answer, for a sweep."""
+        match answer:
+            case Unsupported(reason):
+                return PointResult(point.id, Verdict.UNSUPPORTED, answer, reason)
+            case BackendBroken(reason):
+                return PointResult(point.id, Verdict.BROKEN, answer, reason)
+        if wrong := _misshapen(point, answer):
+            return PointResult(point.id, Verdict.BROKEN, answer, wrong)
+        if point.expected.from_model:
+            return self._swept(point, answer, wanted)
+        found = differences(point.program, point.expected, answer)
+        return self._explained(point, answer, found) if found else _conforming(point, answer)
+
+    def _swept(self, point: Point, answer: Observation, wanted: Answer) -> PointResult:
+        if not isinstance(wanted, Observation):
+            verdict = Verdict.UNSUPPORTED if isinstance(wanted, Unsupported) else Verdict.BROKEN
+            return PointResult(point.id, verdict, answer, f"the reference model: {wanted.reason}")
+        found = disagreements(point.program, wanted, answer)
+        return self._explained(point, answer, found) if found else _conforming(point, answer)
+
+    def _explained(self, point: Point, answer: Observation, found: tuple[Difference, ...]) -> PointResult:
+        """Say what differences mean: announced, unsettled, or not conforming."""
+        found = tuple(replace(difference, point=point.id) for difference in found)
+        announced = () if point.expected.from_model else excuse(self.case, point, answer, found, self.known)
+        if announced:
+            why = "; ".join(deviation.why for deviation in announced)
+            return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, why, found, announced)
+        verdict = Verdict.DOES_NOT_CONFORM if self.settled else Verdict.UNSETTLED
+        return PointResult(point.id, verdict, answer, _one_line(found[0]), found)
+
+
+def _conforming(point: Point, answer: Observation) -> PointResult:
+    return PointResult(point.id, Verdict.CONFORMS, answer)
+
+
+def _misshapen(point: Point, seen: Observation) -> str:
+    """Return what an observation lacks that every subject can give; that is the kit's fault."""
+    program = point.program
+    wanted = (len(program.vcpus), len(program.steps), len(program.vcpus))
+    got = (len(seen.entries), len(seen.steps), len(seen.finals))
+    if wanted == got:
+        return ""
+    return f"an observation of {got} entries, steps and final states instead of {wanted}"
+
+
+def _one_line(difference: Difference) -> str:
+    return f"{difference.where}: expected {difference.expected}, observed {difference.observed}"
+
+
+def _summed_up(points: tuple[PointResult, ...]) -> CaseResult:
+    if not points:
+        return CaseResult(Verdict.BROKEN, "the case has no points", points)
+    verdict = next(each for each in Verdict if any(point.verdict is each for point in points))
+    if verdict is Verdict.CONFORMS:
+        return CaseResult(verdict, "", points)
+    reasons = dict.fromkeys(point.reason for point in points if point.verdict is verdict)
+    first, more = next(iter(reasons)), len(reasons) - 1
+    reason = first + (f" (and {more} more reasons)" if more else "")
+    return CaseResult(verdict, f"{_tally(points)}{reason}", points)
+
+
+def _tally(points: Sequence[PointResult]) -> str:
+    """Return ``256 points: 3 unsupported, 253 conforms: `` where there are several points."""
+    if len(points) == 1:
+        return ""
+    counts = Counter(point.verdict for point in points)
+    said = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
+    return f"{len(points)} points: {said}: "
