@@ -1,0 +1,130 @@
+"""What the SDM leaves to the implementation, as this model chooses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from runner.vmx import (
+    CONTROL_WORDS,
+    Control,
+    EntryControls,
+    ExitControls,
+    PinBasedControls,
+    PrimaryControls,
+    SecondaryControls,
+    TertiaryControls,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedSettings:
+    """The bits of a control word that must be 1 and those that may be. SDM: *VM-Execution Controls*."""
+
+    required: int
+    permitted: int
+
+
+def _allowed(word: type[Control], required: int = 0) -> AllowedSettings:
+    permitted = required
+    for control in word:
+        permitted |= int(control)
+    return AllowedSettings(required, permitted)
+
+
+_SETTINGS: Mapping[type[Control], AllowedSettings] = MappingProxyType(
+    {
+        PinBasedControls: _allowed(PinBasedControls, 0x16),
+        PrimaryControls: _allowed(PrimaryControls, 0x0400_6172),
+        SecondaryControls: _allowed(SecondaryControls),
+        TertiaryControls: _allowed(TertiaryControls),
+        ExitControls: _allowed(ExitControls, 0x0003_6DFB),
+        EntryControls: _allowed(EntryControls, 0x0000_11FB),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """The choices of one implementation.
+
+    ``external_interrupts_wait_for_blocking``: STI and MOV-SS blocking delay external interrupts also
+    with *external-interrupt exiting* 1. ``equal_class_takes_tpr``: the native PPR has TPR[3:0] where
+    the classes of TPR and of the interrupt in service are equal. ``other_msrs`` are MSRs outside the
+    local APIC that a guest may read or write as plain storage, by number.
+    """
+
+    physical_address_width: int = 46
+    allowed: Mapping[type[Control], AllowedSettings] = _SETTINGS
+    hlt_activity_state: bool = True
+    shutdown_activity_state: bool = True
+    apic_version: int = 0x15
+    lvt_entries: int = 7
+    directed_eoi: bool = True
+    svr_bit_9: bool = False
+    external_interrupts_wait_for_blocking: bool = True
+    equal_class_takes_tpr: bool = True
+    other_msrs: Mapping[int, int] = field(
+        default_factory=lambda: MappingProxyType({0x174: 0, 0x175: 0, 0x176: 0, 0xC0000080: 0x500})
+    )
+
+    def capabilities(self) -> Mapping[str, str]:
+        """Return the capability MSRs, and the platform properties that a case can suppose, by name."""
+        words = {f"IA32_VMX_{name}": self.allowed[word] for name, word in zip(_MSRS, CONTROL_WORDS, strict=True)}
+        msrs = {name: f"{each.permitted << 32 | each.required:X}H" for name, each in words.items()}
+        return {
+            **msrs,
+            "IA32_VMX_PROCBASED_CTLS3": f"{words['IA32_VMX_PROCBASED_CTLS3'].permitted:X}H",
+            "physical-address-width": str(self.physical_address_width),
+            "lvt-entries": str(self.lvt_entries),
+            "directed-eoi": str(self.directed_eoi).lower(),
+        }
+
+
+_MSRS = (
+    "TRUE_PINBASED_CTLS",
+    "TRUE_PROCBASED_CTLS",
+    "PROCBASED_CTLS2",
+    "PROCBASED_CTLS3",
+    "TRUE_EXIT_CTLS",
+    "TRUE_ENTRY_CTLS",
+)
+
+MODELLED: Mapping[type[Control], int] = MappingProxyType(
+    {
+        PinBasedControls: int(
+            PinBasedControls.EXTERNAL_INTERRUPT_EXITING
+            | PinBasedControls.NMI_EXITING
+            | PinBasedControls.PROCESS_POSTED_INTERRUPTS
+        ),
+        PrimaryControls: _SETTINGS[PrimaryControls].permitted
+        & ~int(
+            PrimaryControls.NMI_WINDOW_EXITING
+            | PrimaryControls.USE_IO_BITMAPS
+            | PrimaryControls.MONITOR_TRAP_FLAG
+            | PrimaryControls.PAUSE_EXITING
+        ),
+        SecondaryControls: int(
+            SecondaryControls.VIRTUALIZE_APIC_ACCESSES
+            | SecondaryControls.DESCRIPTOR_TABLE_EXITING
+            | SecondaryControls.ENABLE_RDTSCP
+            | SecondaryControls.VIRTUALIZE_X2APIC_MODE
+            | SecondaryControls.WBINVD_EXITING
+            | SecondaryControls.APIC_REGISTER_VIRTUALIZATION
+            | SecondaryControls.VIRTUAL_INTERRUPT_DELIVERY
+            | SecondaryControls.RDRAND_EXITING
+            | SecondaryControls.ENABLE_INVPCID
+        ),
+        TertiaryControls: int(TertiaryControls.LOADIWKEY_EXITING | TertiaryControls.IPI_VIRTUALIZATION),
+        ExitControls: int(
+            ExitControls.SAVE_DEBUG_CONTROLS
+            | ExitControls.HOST_ADDRESS_SPACE_SIZE
+            | ExitControls.ACKNOWLEDGE_INTERRUPT_ON_EXIT
+            | ExitControls.SAVE_IA32_PAT
+            | ExitControls.SAVE_IA32_EFER
+        ),
+        EntryControls: int(EntryControls.LOAD_DEBUG_CONTROLS | EntryControls.IA_32E_MODE_GUEST),
+    }
+)
+"""Controls whose effect on the programs of scenarios the model knows, if only that they have none."""

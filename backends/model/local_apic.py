@@ -1,0 +1,154 @@
+"""The physical local APIC of one logical processor: its state, and the interrupts it takes and sends.
+
+SDM: *Local APIC State*, *Interrupt, Task, and Processor Priority*, *Issuing Interprocessor Interrupts*.
+What the registers do on RDMSR and WRMSR stands in `apic_registers`, IA32_APIC_BASE in `apic_base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from backends.model.implementation import Implementation
+from backends.model.memory import NotModelled
+from runner.apic import ICR, REGISTERS, REGISTERS_BY_NAME, TPR, ApicMode
+
+LVTS = tuple(register.msr for register in REGISTERS if register.name.startswith("LVT_"))
+SVR, ESR, TIMER, INITIAL_COUNT, DCR = (
+    REGISTERS_BY_NAME[name].msr for name in ("SVR", "ESR", "LVT_TIMER", "INITIAL_COUNT", "DCR")
+)
+TSC_DEADLINE = 0x6E0
+
+MASKED, ENABLED, BSP = 1 << 16, 1 << 8, 1 << 8
+SEND_ILLEGAL_VECTOR, RECEIVE_ILLEGAL_VECTOR = 1 << 5, 1 << 6
+FIXED, LOWEST_PRIORITY = 0b000, 0b001
+TO_DESTINATION, TO_SELF, TO_ALL = 0b00, 0b01, 0b10
+EVERYBODY = 0xFFFFFFFF
+
+RESET: Mapping[int, int] = MappingProxyType(
+    {
+        **dict.fromkeys((TPR, ESR, ICR, INITIAL_COUNT, DCR, TSC_DEADLINE), 0),
+        **dict.fromkeys(LVTS, MASKED),
+        SVR: 0xFF,
+    }
+)
+"""SDM: *Local APIC State After Power-Up or Reset* (rule apic.state-after-reset)."""
+
+BASELINE: Mapping[int, int] = MappingProxyType({**RESET, SVR: 0xFF | ENABLED})
+"""What the registers hold before each program: as after RESET, and software-enabled."""
+
+
+class LocalApic:
+    """One local APIC. ``irr``, ``isr`` and ``tmr`` have a bit a vector; ``errors`` wait for a write of ESR.
+
+    ``registers`` are those that can be written, by MSR number.
+    """
+
+    __slots__ = (
+        "base",
+        "bus",
+        "errors",
+        "identity",
+        "implementation",
+        "irr",
+        "isr",
+        "mode",
+        "registers",
+        "tmr",
+    )
+
+    def __init__(self, identity: int, mode: ApicMode, implementation: Implementation, bus: list[LocalApic]) -> None:
+        self.identity = identity
+        self.mode = mode
+        self.base = 0xFEE00000 | BSP * (identity == 0)
+        self.implementation = implementation
+        self.bus = bus
+        self.registers = dict(BASELINE)
+        self.irr = self.isr = self.tmr = self.errors = 0
+
+    def reset(self) -> None:
+        """Lose every register but the IDs."""
+        self.registers = dict(RESET)
+        self.irr = self.isr = self.tmr = self.errors = 0
+
+    @property
+    def logical_identity(self) -> int:
+        """Rule apic.ldr-derived-from-id; outside x2APIC mode the LDR as nobody has written it."""
+        if self.mode is not ApicMode.X2APIC:
+            return 0
+        return (self.identity >> 4 & 0xFFFF) << 16 | 1 << (self.identity & 0xF)
+
+    @property
+    def ppr(self) -> int:
+        """Rule apic.ppr-from-tpr-and-isr."""
+        tpr, in_service = self.registers[TPR], highest(self.isr)
+        if tpr & 0xF0 == in_service & 0xF0:
+            return tpr if self.implementation.equal_class_takes_tpr else tpr & 0xF0
+        return tpr if tpr & 0xF0 > in_service & 0xF0 else in_service & 0xF0
+
+    @property
+    def takes_interrupts(self) -> bool:
+        """Rule apic.software-disabled-keeps-irr-and-isr."""
+        return self.mode is not ApicMode.DISABLED and bool(self.registers[SVR] & ENABLED)
+
+    def accept(self, vector: int) -> None:
+        """Take a fixed, edge-triggered interrupt into IRR."""
+        if vector < 16:
+            self.errors |= RECEIVE_ILLEGAL_VECTOR
+        elif self.takes_interrupts:
+            self.irr |= 1 << vector
+            self.tmr &= ~(1 << vector)
+
+    def pending(self) -> int | None:
+        """Return the vector that the processor is asked to take, or ``None``."""
+        if not self.irr:
+            return None
+        vector = highest(self.irr)
+        return vector if self.takes_interrupts and vector & 0xF0 > self.ppr & 0xF0 else None
+
+    def acknowledge(self, vector: int) -> None:
+        """Move a vector from IRR to ISR."""
+        self.irr &= ~(1 << vector)
+        self.isr |= 1 << vector
+
+    def end_of_interrupt(self) -> None:
+        """Rule apic.eoi-retires-highest-in-service."""
+        if self.isr:
+            self.isr &= ~(1 << highest(self.isr))
+
+    def send(self, command: int) -> None:
+        """Send what an ICR value says. SDM: *ICR Operation in x2APIC Mode*."""
+        vector, delivery_mode = command & 0xFF, command >> 8 & 7
+        targets = list(self._targets(command))
+        if delivery_mode not in (FIXED, LOWEST_PRIORITY):
+            if targets:
+                raise NotModelled(f"an IPI with delivery mode {delivery_mode:03b}B: the model sends fixed ones")
+            return
+        if vector < 16:
+            self.errors |= SEND_ILLEGAL_VECTOR
+        for apic in targets[:1] if delivery_mode == LOWEST_PRIORITY else targets:
+            apic.accept(vector)
+
+    def _targets(self, command: int) -> Iterator[LocalApic]:
+        shorthand, destination = command >> 18 & 3, command >> 32
+        logical = bool(command & 1 << 11)
+        for apic in self.bus:
+            if shorthand == TO_DESTINATION:
+                if apic.answers_to(destination, logical=logical):
+                    yield apic
+            elif (apic is self and shorthand in (TO_SELF, TO_ALL)) or (apic is not self and shorthand >= TO_ALL):
+                yield apic
+
+    def answers_to(self, destination: int, *, logical: bool) -> bool:
+        """Whether a destination field means this APIC. SDM: *Logical Destination Mode in x2APIC Mode*."""
+        if destination == EVERYBODY:
+            return True
+        if not logical:
+            return destination == self.identity
+        own = self.logical_identity
+        return destination >> 16 == own >> 16 and bool(destination & own & 0xFFFF)
+
+
+def highest(bits: int) -> int:
+    """Return the highest vector among bits, or 0."""
+    return bits.bit_length() - 1 if bits else 0

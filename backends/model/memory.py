@@ -1,0 +1,164 @@
+"""Physical memory: the pages and structures that VMCS fields point to, by address."""
+
+from __future__ import annotations
+
+from runner.apic import (
+    PAGE_SIZE,
+    STALE,
+    Fill,
+    VirtualApicPage,
+    fill_bytes,
+    vector_bit,
+)
+from runner.program import Page, PageAddress, PostedInterrupts
+from runner.vmx import Field, MsrBitmap
+
+_OF_VCPU, _PER_VCPU = 0x100000, 0x10000
+_OWN = {
+    Field.VIRTUAL_APIC_ADDRESS: 0x0000,
+    Field.MSR_BITMAP_ADDRESS: 0x1000,
+    Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS: 0x2000,
+}
+_SHARED = {Field.PID_POINTER_TABLE_ADDRESS: 0x0F0000, Field.APIC_ACCESS_ADDRESS: 0x0F1000}
+_STALE_ADDRESS = 0x0F2000
+
+
+class NotModelled(Exception):  # noqa: N818 -- what is not modelled is no error
+    """A program needs something that this model does not do; the message says what."""
+
+
+def own_address(field: Field, vcpu: int) -> int:
+    """Return the physical address of the structure that belongs into *field* on *vcpu*."""
+    if field in _SHARED:
+        return _SHARED[field]
+    if field not in _OWN:
+        raise NotModelled(f"VMCS field {field.name} ({field.value:X}H): no structure belongs to it here")
+    return _OF_VCPU + vcpu * _PER_VCPU + _OWN[field]
+
+
+def address_of(page: PageAddress, field: Field, vcpu: int) -> int:
+    """Return the physical address that *page* names in *field* of virtual processor *vcpu*."""
+    if page.page is Page.STALE:
+        return _STALE_ADDRESS + page.add
+    if page.page is Page.APIC_ACCESS:
+        return _SHARED[Field.APIC_ACCESS_ADDRESS] + page.add
+    return own_address(field, page.vcpu if page.page is Page.OF_VCPU else vcpu) + page.add
+
+
+class MemoryPage:
+    """A page that can serve as virtual-APIC page, in 32-bit words by offset."""
+
+    __slots__ = ("_fill", "_initial", "_words", "address")
+
+    def __init__(self, address: int, initial: VirtualApicPage) -> None:
+        self.address = address
+        self._initial = initial
+        self._fill = fill_bytes(initial.fill, initial.value)
+        self._words = dict(initial.words)
+
+    def word(self, offset: int) -> int:
+        """Return the 32-bit word at *offset*."""
+        word = self._words.get(offset)
+        return int.from_bytes(self._fill[offset : offset + 4], "little") if word is None else word
+
+    def qword(self, offset: int) -> int:
+        """Return the 8 bytes at *offset*."""
+        return self.word(offset) | self.word(offset + 4) << 32
+
+    def store(self, offset: int, word: int) -> None:
+        """Store a 32-bit word."""
+        self._words[offset] = word
+
+    def store_qword(self, offset: int, value: int) -> None:
+        """Store 8 bytes."""
+        self._words[offset] = value & 0xFFFFFFFF
+        self._words[offset + 4] = value >> 32
+
+    def set_vector(self, base: int, vector: int) -> None:
+        """Set a vector's bit in VISR or VIRR."""
+        offset, mask = vector_bit(base, vector)
+        self.store(offset, self.word(offset) | mask)
+
+    def clear_vector(self, base: int, vector: int) -> None:
+        """Clear a vector's bit in VISR or VIRR."""
+        offset, mask = vector_bit(base, vector)
+        self.store(offset, self.word(offset) & ~mask)
+
+    def highest_vector(self, base: int) -> int:
+        """Return the highest vector whose bit is set in VISR or VIRR, or 0."""
+        for index in range(7, -1, -1):
+            word = self.word(base + 16 * index)
+            if word:
+                return 32 * index + word.bit_length() - 1
+        return 0
+
+    def changed(self) -> tuple[tuple[int, int], ...]:
+        """Return the words that differ from the initial ones, by offset."""
+        if len(self._words) == len(self._initial.words) and self._words == dict(self._initial.words):
+            return ()
+        initial = self._initial
+        return tuple(
+            (offset, word) for offset, word in sorted(self._words.items()) if word != initial.word(offset)
+        )
+
+
+class PostedInterruptDescriptor:
+    """A posted-interrupt descriptor. SDM: *Posted-Interrupt Processing*.
+
+    ``pir`` are its bits 255:0; ``control`` its bits 319:256: ON, SN, NV and NDST.
+    """
+
+    __slots__ = ("control", "pir")
+    OUTSTANDING, SUPPRESS = 1 << 0, 1 << 1
+
+    def __init__(self, posted: PostedInterrupts, destination: int) -> None:
+        self.pir = sum(1 << vector for vector in posted.pir)
+        self.control = (
+            posted.outstanding * self.OUTSTANDING
+            | posted.suppress * self.SUPPRESS
+            | posted.notification_vector << 16
+            | destination << 32
+        )
+
+    def words(self) -> tuple[int, ...]:
+        """Return the eight 64-bit words."""
+        return (*(self.pir >> 64 * index & (1 << 64) - 1 for index in range(4)), self.control, 0, 0, 0)
+
+
+class Memory:
+    """What lies at which physical address; every virtual processor's structures, and the stale page."""
+
+    __slots__ = ("bitmaps", "descriptors", "pages")
+
+    def __init__(self) -> None:
+        self.pages: dict[int, MemoryPage] = {}
+        self.bitmaps: dict[int, MsrBitmap] = {}
+        self.descriptors: dict[int, PostedInterruptDescriptor] = {}
+
+    def page(self, address: int) -> MemoryPage:
+        """Return the page at *address*."""
+        page = self.pages.get(address)
+        if page is None and address == _STALE_ADDRESS:
+            page = self.pages[address] = MemoryPage(address, VirtualApicPage(Fill.VALUE, STALE))
+        if page is None:
+            raise NotModelled(f"the virtual-APIC page at {address:X}H: nothing is known of that memory")
+        return page
+
+    def is_stale(self, address: int) -> bool:
+        """Whether *address* is that of the page that nobody prepared."""
+        return address == _STALE_ADDRESS
+
+    def bitmap(self, address: int) -> MsrBitmap:
+        """Return the MSR bitmap at *address*."""
+        if address not in self.bitmaps:
+            raise NotModelled(f"the MSR bitmap at {address:X}H: nothing is known of that memory")
+        return self.bitmaps[address]
+
+    def descriptor(self, address: int) -> PostedInterruptDescriptor:
+        """Return the posted-interrupt descriptor at *address*."""
+        if address not in self.descriptors:
+            raise NotModelled(f"the posted-interrupt descriptor at {address:X}H: nothing is known there")
+        return self.descriptors[address]
+
+
+assert PAGE_SIZE <= _PER_VCPU  # noqa: S101

@@ -1,0 +1,138 @@
+#include "apic.h"
+#include "machine.h"
+#include "vmx.h"
+
+#define WINDOW ((u64)0xfee00000)
+#define EOI 0x0b
+#define SVR 0x0f
+#define ISR 0x10
+#define IRR 0x20
+#define ESR 0x28
+#define ICR 0x30
+#define ICR_HIGH 0x31
+#define TIMER_INITIAL_COUNT 0x38
+#define SELF_IPI 0x3f
+
+#define SVR_ENABLED 0x1ff /* spurious vector FFH, software-enabled */
+#define VECTORS_PER_WORD 32
+#define START_VECTOR 0xf0 /* the page of reset.S */
+
+/* Register numbers (MSR - 800H), which are also window offsets / 16. */
+static const u8 watched[APIC_WATCHED] = {
+    0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18,
+    0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x21, 0x22, 0x23, 0x24,
+    0x25, 0x26, 0x27, 0x28, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x3e};
+#define FIRST_LVT 28 /* index of 32H; from here on plain registers */
+
+static u8 mode_now(void) {
+  u64 base = rdmsr(MSR_APIC_BASE);
+  return !(base & APIC_BASE_EN) ? MODE_DISABLED : base & APIC_BASE_EXTD ? MODE_X2APIC : MODE_XAPIC;
+}
+
+static u32 read(u8 mode, u32 number) {
+  if (mode == MODE_X2APIC) return (u32)rdmsr(MSR_X2APIC + number);
+  return *(volatile u32 *)(WINDOW + 16 * number);
+}
+
+static void write(u8 mode, u32 number, u32 value) {
+  if (mode == MODE_X2APIC)
+    (void)try_wrmsr(MSR_X2APIC + number, value);
+  else
+    *(volatile u32 *)(WINDOW + 16 * number) = value;
+}
+
+int apic_set_mode(u8 mode) {
+  u64 base = rdmsr(MSR_APIC_BASE) & ~(u64)(APIC_BASE_EN | APIC_BASE_EXTD);
+  if (mode_now() == mode) return 1;
+  if (mode == MODE_DISABLED) {
+    (void)try_wrmsr(MSR_APIC_BASE, base);
+  } else {
+    if (mode_now() == MODE_X2APIC) (void)try_wrmsr(MSR_APIC_BASE, base);
+    (void)try_wrmsr(MSR_APIC_BASE, base | APIC_BASE_EN);
+    if (mode == MODE_X2APIC) (void)try_wrmsr(MSR_APIC_BASE, base | APIC_BASE_EN | APIC_BASE_EXTD);
+  }
+  return mode_now() == mode;
+}
+
+void apic_eoi(void) {
+  u8 mode = mode_now();
+  if (mode != MODE_DISABLED) write(mode, EOI, 0);
+}
+
+void apic_raise(u8 vector) {
+  u8 mode = mode_now();
+  if (mode == MODE_X2APIC)
+    wrmsr(MSR_X2APIC + SELF_IPI, vector);
+  else if (mode == MODE_XAPIC)
+    write(mode, ICR, 0x44000u | vector); /* shorthand self, fixed, asserted */
+}
+
+/* Opens the interrupt window in root operation; host_trap takes what comes and ends it. */
+void apic_drain(void) { asm volatile("sti; nop; nop; cli" ::: "memory"); }
+
+void apic_start_others(void) {
+  write(MODE_XAPIC, ICR, 0xc4500); /* INIT, all excluding self */
+  for (int i = 0; i < 1000; i++) asm volatile("pause");
+  for (int twice = 0; twice < 2; twice++) {
+    write(MODE_XAPIC, ICR, 0xc4600 | START_VECTOR);
+    for (int i = 0; i < 1000; i++) asm volatile("pause");
+  }
+}
+
+static void snapshot(u8 mode, u32 *to) {
+  for (u32 i = 0; i < APIC_WATCHED; i++) to[i] = read(mode, watched[i]);
+}
+
+void apic_init(struct cpu *c) {
+  write(MODE_XAPIC, SVR, SVR_ENABLED);
+  snapshot(MODE_XAPIC, c->baseline);
+  c->expected_mode = MODE_XAPIC;
+}
+
+void apic_rebase(struct cpu *c) {
+  if (mode_now() != MODE_DISABLED) snapshot(mode_now(), c->baseline);
+}
+
+u32 apic_changes(struct cpu *c, struct wire_register *to) {
+  u8 mode = mode_now();
+  u32 n = 0;
+  if (mode != c->expected_mode) {
+    to[n++] = (struct wire_register){MSR_APIC_BASE, (u32)rdmsr(MSR_APIC_BASE)};
+    return n;
+  }
+  if (mode == MODE_DISABLED) return 0;
+  snapshot(mode, c->present);
+  for (u32 i = 0; i < APIC_WATCHED; i++)
+    if (c->present[i] != c->baseline[i])
+      to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->present[i]};
+  return n;
+}
+
+static u32 any(const u32 *words) {
+  return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
+}
+
+/* Called after apic_changes found something. The LDR follows the mode; the rest is written back. */
+int apic_restore(struct cpu *c) {
+  u8 mode = mode_now();
+  if (mode != c->expected_mode && !apic_set_mode(c->expected_mode)) return 0;
+  mode = c->expected_mode;
+  if (mode == MODE_DISABLED) return 1;
+  write(mode, TIMER_INITIAL_COUNT, 0);
+  write(mode, SVR, SVR_ENABLED);
+  write(mode, 0x08, 0);
+  for (u32 round = 0; round < 8 * VECTORS_PER_WORD; round++) {
+    snapshot(mode, c->present);
+    if (any(c->present + 3)) apic_eoi();
+    if (any(c->present + 19)) apic_drain();
+    if (!any(c->present + 3) && !any(c->present + 19)) break;
+  }
+  for (u32 i = FIRST_LVT; i < APIC_WATCHED; i++)
+    if (c->present[i] != c->baseline[i]) write(mode, watched[i], c->baseline[i]);
+  write(mode, ESR, 0);
+  write(mode, ESR, 0);
+  snapshot(mode, c->present);
+  for (u32 i = 0; i < APIC_WATCHED; i++)
+    if (c->present[i] != c->baseline[i]) return 0;
+  return 1;
+}

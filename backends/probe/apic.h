@@ -1,0 +1,22 @@
+/* The physical local APIC, as root operation uses it: modes, the baseline that every case starts from,
+ * and the interrupts that the probe itself needs. */
+#ifndef APIC_H
+#define APIC_H
+
+#include "cpu.h"
+
+void apic_init(struct cpu *c);
+int apic_set_mode(u8 mode);
+void apic_eoi(void);
+void apic_raise(u8 vector);
+void apic_drain(void);
+void apic_start_others(void);
+
+/* Takes the present registers as the baseline, after a change of mode. */
+void apic_rebase(struct cpu *c);
+/* Registers that differ from the baseline, appended to `to`; returns their number. */
+u32 apic_changes(struct cpu *c, struct wire_register *to);
+/* 0 where the baseline could not be reached. */
+int apic_restore(struct cpu *c);
+
+#endif

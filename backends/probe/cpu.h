@@ -1,0 +1,70 @@
+/* One logical processor of the machine: what entry.S knows by offset, then what C knows. */
+#ifndef CPU_H
+#define CPU_H
+
+#include "wire.h"
+
+#include "offsets.h"
+#include <stddef.h>
+
+#define PAGE 4096
+#define CODE_ROOM (4 * PAGE)
+#define LOG_ROOM (4 * PAGE)
+#define STACK_ROOM (4 * PAGE)
+
+/* Selectors of each processor's GDT. */
+#define SELECTOR_DATA 0x10
+#define SELECTOR_CODE 0x18
+#define SELECTOR_USER_DATA 0x23
+#define SELECTOR_USER_CODE 0x2b
+#define SELECTOR_TSS 0x30
+
+/* The registers of the physical APIC that a case can change and the baseline restores; not the ICR,
+ * which cannot be written back without sending, and not the current count. */
+#define APIC_WATCHED 36
+
+/* What emitted code looks like: where each slot's instruction starts and ends. */
+struct layout {
+  u8 *start[MAX_SLOTS];
+  u8 *end[MAX_SLOTS];
+  u16 steps; /* of the main stream */
+  u16 slots;
+  u8 *base, *main_end;
+};
+
+struct cpu {
+  u64 rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15;
+  u8 *log, *log_end;
+  void (*log_value)(void);
+  volatile u32 deliveries;
+  u32 index;
+  struct cpu *self;
+
+  u32 apic_id;
+  const struct wire_case *record;
+  const struct wire_vcpu *block;
+  const struct wire_op *ops; /* of the main stream */
+  struct layout layout;
+  u8 *handler[256]; /* emitted code, 0: nothing but IRET */
+  u8 *other_handler;
+  u8 expected_mode;
+  u8 shared_pages; /* the case was given a page that all share */
+  u32 baseline[APIC_WATCHED];
+  u32 present[APIC_WATCHED];
+  u64 gdt[8];
+  u32 tss[32];
+  u8 *log_base;
+  u8 *vmxon_region, *vmcs, *page, *image, *bitmap, *descriptor, *msr_areas, *code, *stack, *user_stack;
+};
+
+_Static_assert(offsetof(struct cpu, r15) == CPU_R15, "cpu.h");
+_Static_assert(offsetof(struct cpu, log) == CPU_LOG, "cpu.h");
+_Static_assert(offsetof(struct cpu, log_end) == CPU_LOG_END, "cpu.h");
+_Static_assert(offsetof(struct cpu, log_value) == CPU_LOG_VALUE, "cpu.h");
+_Static_assert(offsetof(struct cpu, deliveries) == CPU_DELIVERIES, "cpu.h");
+_Static_assert(offsetof(struct cpu, self) == CPU_SELF, "cpu.h");
+_Static_assert(sizeof(struct wire_event) == EVENT_BYTES, "cpu.h");
+
+extern struct cpu cpus[MAX_CPUS];
+extern u64 guest_idt[512], host_idt[512];
+#endif

@@ -1,0 +1,100 @@
+#include "frames.h"
+#include "machine.h"
+
+#define PORT_E9 0xe9
+#define PORT_SHUTDOWN 0x8900
+#define LAST_FRAME 64 /* room kept for END */
+
+static u8 *const records = (u8 *)(u64)RECORDS_BASE;
+static u8 *at, *frame_start, *limit;
+static u32 door;
+static u32 table[8][256];
+
+static void make_tables(void) {
+  for (u32 i = 0; i < 256; i++) {
+    u32 c = i;
+    for (int k = 0; k < 8; k++) c = c >> 1 ^ (c & 1 ? 0xedb88320u : 0);
+    table[0][i] = c;
+  }
+  for (u32 i = 0; i < 256; i++)
+    for (int k = 1; k < 8; k++)
+      table[k][i] = table[k - 1][i] >> 8 ^ table[0][table[k - 1][i] & 0xff];
+}
+
+u32 crc32(u32 crc, const void *data, u64 length) {
+  const u8 *p = data;
+  crc = ~crc;
+  for (; length >= 8; length -= 8, p += 8) {
+    u64 word = *(const u64 *)p ^ crc;
+    crc = table[7][word & 0xff] ^ table[6][word >> 8 & 0xff] ^ table[5][word >> 16 & 0xff] ^
+          table[4][word >> 24 & 0xff] ^ table[3][word >> 32 & 0xff] ^ table[2][word >> 40 & 0xff] ^
+          table[1][word >> 48 & 0xff] ^ table[0][word >> 56];
+  }
+  while (length--) crc = crc >> 8 ^ table[0][(crc ^ *p++) & 0xff];
+  return ~crc;
+}
+
+void frames_init(u32 how, u32 room) {
+  make_tables();
+  door = how;
+  at = records;
+  limit = records + (room < RECORDS_ROOM ? room : RECORDS_ROOM);
+}
+
+void frame_begin(u32 seq) {
+  struct frame *f = (struct frame *)at;
+  frame_start = at;
+  f->magic = FRAME_MAGIC;
+  f->seq = seq;
+  at += sizeof(*f);
+}
+
+void *frame_reserve(u64 length) {
+  void *place = at;
+  at += length;
+  return place;
+}
+
+void frame_append(const void *data, u64 length) {
+  copy64(at, data, (length + 7) / 8);
+  at += length;
+}
+
+int frame_end(void) {
+  struct frame *f = (struct frame *)frame_start;
+  u8 *payload = frame_start + sizeof(*f);
+  u8 *end = at;
+  f->length = (u32)(end - payload);
+  if (end + LAST_FRAME > limit && f->length > sizeof(struct wire_end)) {
+    at = frame_start;
+    return 0;
+  }
+  f->crc = crc32(crc32(0, &f->seq, 8), payload, f->length);
+  if (door == DOOR_E9) {
+    out_string(PORT_E9, frame_start, (u64)(end - frame_start));
+    at = frame_start;
+  }
+  return 1;
+}
+
+void progress(void) {
+  if (door == DOOR_MEMORY) out8(PORT_E9, PROGRESS);
+}
+
+/* The debugger of an emulator takes the frames at the magic break; elsewhere it is a NOP. */
+void leave(void) {
+  if (door == DOOR_MEMORY) asm volatile("xchgw %%bx, %%bx" ::: "memory");
+  out_string(PORT_SHUTDOWN, "Shutdown", 8);
+  for (;;) asm volatile("cli; hlt");
+}
+
+void fail(const char *why) {
+  u64 length = 0;
+  while (why[length]) length++;
+  at = door == DOOR_E9 || !frame_start ? records : at;
+  frame_begin(0);
+  *(u32 *)frame_reserve(4) = FRAME_ERROR;
+  memcpy(frame_reserve(length), why, length);
+  frame_end();
+  leave();
+}
