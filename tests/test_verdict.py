@@ -1,0 +1,306 @@
+"""Each of the six verdicts is reached, and none hides a weightier one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import judged as j
+import pytest
+
+from runner.deviations import Deviation, Instead, excuse, unshown
+from runner.differences import differences
+from runner.outcome import (
+    Answer,
+    BackendBroken,
+    Completed,
+    Delivery,
+    Entered,
+    Fault,
+    Final,
+    Observation,
+    StepResult,
+    Stuck,
+    Unsupported,
+    VmfailValid,
+)
+from runner.program import Plain, Rdmsr, Wrmsr
+from runner.scenario import (
+    After,
+    Case,
+    Completes,
+    Delivers,
+    Exit,
+    Expected,
+    Keep,
+    Point,
+    StepExpected,
+    Value,
+)
+from runner.verdict import Verdict, judge
+from runner.vmx import Blocking
+
+RIGHT: Answer = j.READ_SEEN
+WRONG: Answer = replace(j.READ_SEEN, steps=(StepResult((Completed(0),)),))
+ABSENT: Answer = Unsupported("process-posted-interrupts: IA32_VMX_PINBASED_CTLS[39] = 0")
+BROKEN: Answer = BackendBroken("no end record", "log")
+
+
+def reads(count: int) -> Case:
+    return j.case(*(replace(j.READ, values=(("n", str(number)),)) for number in range(count)))
+
+
+def verdict(*answers: Answer, settled: bool = True) -> Verdict:
+    return judge(reads(len(answers)), answers, j.Catalogue(settled)).verdict
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "reason"),
+    [
+        (RIGHT, Verdict.CONFORMS, ""),
+        (
+            WRONG,
+            Verdict.DOES_NOT_CONFORM,
+            "step 1, RDMSR APICID (802H): expected value ABCD0001_00000003H, observed value 0H",
+        ),
+        (ABSENT, Verdict.UNSUPPORTED, "process-posted-interrupts: IA32_VMX_PINBASED_CTLS[39] = 0"),
+        (BROKEN, Verdict.BROKEN, "no end record"),
+    ],
+)
+def test_the_verdict_on_one_point(answer: Answer, expected: Verdict, reason: str) -> None:
+    result = judge(j.case(j.READ), [answer], j.Catalogue())
+    assert (result.verdict, result.reason) == (expected, reason)
+    assert result.points[0].answer is answer
+
+
+def test_a_rule_that_is_not_settled_fails_nobody() -> None:
+    assert verdict(WRONG, settled=False) is Verdict.UNSETTLED
+    assert verdict(RIGHT, settled=False) is Verdict.CONFORMS
+    assert verdict(BROKEN, settled=False) is Verdict.BROKEN
+
+
+def test_a_point_without_an_answer_is_broken() -> None:
+    result = judge(reads(3), [RIGHT], j.Catalogue())
+    assert result.verdict is Verdict.BROKEN
+    assert "2 broken, 1 conforms: no answer" in result.reason
+
+
+def test_a_case_without_points_is_broken() -> None:
+    assert judge(j.case(), [], j.Catalogue()).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("part", ["entries", "steps", "finals"])
+def test_an_observation_that_lacks_something_is_broken(part: str) -> None:
+    changed: Any = {part: ()}
+    result = judge(j.case(j.READ), [replace(j.READ_SEEN, **changed)], j.Catalogue())
+    assert result.verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ((RIGHT, WRONG, RIGHT), Verdict.DOES_NOT_CONFORM),
+        ((BROKEN, WRONG, ABSENT), Verdict.DOES_NOT_CONFORM),
+        ((RIGHT, BROKEN, ABSENT), Verdict.BROKEN),
+        ((RIGHT, ABSENT, RIGHT), Verdict.UNSUPPORTED),
+        ((RIGHT, RIGHT, RIGHT), Verdict.CONFORMS),
+    ],
+)
+def test_the_weightiest_point_decides(answers: tuple[Answer, ...], expected: Verdict) -> None:
+    assert verdict(*answers) is expected
+    assert verdict(*reversed(answers)) is expected
+
+
+def test_the_reason_counts_the_points() -> None:
+    result = judge(reads(3), [RIGHT, ABSENT, RIGHT], j.Catalogue())
+    assert result.reason.startswith("3 points: 1 unsupported, 2 conforms: process-posted-interrupts")
+    assert result.count(Verdict.CONFORMS) == 2
+
+
+def test_differences_name_their_point() -> None:
+    result = judge(reads(2), [RIGHT, WRONG], j.Catalogue())
+    assert [each.point for each in result.differences] == ["n=1"]
+
+
+# Sweeps
+
+
+SWEEP = replace(j.READ, expected=Expected(from_model=True))
+
+
+def sweep(answer: Answer, *oracle: Answer) -> Verdict:
+    return judge(j.case(SWEEP), [answer], j.Catalogue(), (), oracle).verdict
+
+
+def test_a_sweep_is_judged_by_the_reference_model() -> None:
+    assert sweep(RIGHT, RIGHT) is Verdict.CONFORMS
+    assert sweep(WRONG, RIGHT) is Verdict.DOES_NOT_CONFORM
+    assert sweep(RIGHT, ABSENT) is Verdict.UNSUPPORTED
+    assert sweep(RIGHT, BROKEN) is Verdict.BROKEN
+    assert sweep(BROKEN, RIGHT) is Verdict.BROKEN
+    assert sweep(RIGHT) is not Verdict.CONFORMS, "no oracle, no expectation"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"entries": (VmfailValid(7),)},
+        {"steps": (StepResult((Completed(j.APICID_VALUE),), (Delivery(0x51, 1),)),)},
+        {"finals": (Final(page=((0x20, 0),)),)},
+        {"finals": (Final(rvi=1),)},
+        {"finals": (Final(svi=1),)},
+        {"finals": (Final(pid=(1, 0, 0, 0, 0, 0, 0, 0)),)},
+        {"finals": (Final(pid=(0, 0, 0, 0, 1, 0, 0, 0)),)},
+    ],
+)
+def test_a_sweep_notices(changed: Any) -> None:
+    assert sweep(replace(j.READ_SEEN, **changed), RIGHT) is Verdict.DOES_NOT_CONFORM
+
+
+def test_physical_registers_may_differ_from_those_of_the_model() -> None:
+    model, machine = (
+        j.seen(StepResult((Completed(value),), physical=Completed(value))) for value in (0x60015, 0x50014)
+    )
+    assert sweep(machine, model) is Verdict.CONFORMS
+    wrong = j.seen(StepResult((Completed(1),), physical=Completed(0x50014)))
+    assert sweep(wrong, model) is Verdict.DOES_NOT_CONFORM
+
+
+# Known deviations
+
+EOI_RULE = "eoi.stores-eight-bytes"
+FOUR_BYTES = Deviation(
+    (EOI_RULE,), Instead(words=((0xB4, Keep.UNCHANGED),)), "clears 4 of 8 bytes", "…", name="b:1"
+)
+BLOCKING = Deviation(
+    (EOI_RULE,), Instead(exit=(("blocking", Blocking.STI),)), "keeps blocking", "…", name="b:2"
+)
+EOI_CASE = j.case(j.EOI_EXIT, rules=("eoi.exit-bitmap", EOI_RULE))
+
+
+def eoi(**changed: Any) -> Observation:
+    return replace(j.EOI_EXIT_SEEN, finals=(replace(j.EOI_EXIT_SEEN.finals[0], **changed),))
+
+
+SHOWN = eoi(page=((0xA0, 0), (0x120, 0)))
+
+
+def judged_eoi(seen: Observation, *known: Deviation, case: Case = EOI_CASE) -> Verdict:
+    return judge(case, [seen], j.Catalogue(), known).verdict
+
+
+def test_an_announced_deviation_is_known() -> None:
+    result = judge(EOI_CASE, [SHOWN], j.Catalogue(), [FOUR_BYTES])
+    assert result.verdict is Verdict.KNOWN_DEVIATION
+    assert result.reason == "clears 4 of 8 bytes"
+    assert result.deviations == (FOUR_BYTES,)
+    assert judged_eoi(SHOWN) is Verdict.DOES_NOT_CONFORM
+
+
+def test_a_deviation_that_is_not_shown_excuses_nothing_and_changes_nothing() -> None:
+    assert judged_eoi(j.EOI_EXIT_SEEN, FOUR_BYTES) is Verdict.CONFORMS
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        eoi(page=((0xA0, 0), (0xB4, 8), (0x120, 0))),
+        eoi(page=((0x120, 0),)),
+        eoi(page=((0xA0, 0), (0x120, 0), (0x300, 1))),
+        eoi(page=((0xA0, 0), (0x120, 0)), rvi=1),
+        replace(SHOWN, steps=(StepResult((Completed(),)),)),
+    ],
+)
+def test_a_deviation_excuses_no_other_difference(seen: Observation) -> None:
+    assert judged_eoi(seen, FOUR_BYTES) is Verdict.DOES_NOT_CONFORM
+
+
+def test_a_deviation_speaks_of_cases_that_name_its_rule() -> None:
+    other = replace(EOI_CASE, rules=("eoi.exit-bitmap",))
+    assert judged_eoi(SHOWN, FOUR_BYTES, case=other) is Verdict.DOES_NOT_CONFORM
+
+
+def test_a_deviation_speaks_of_points_that_it_names() -> None:
+    low = replace(j.EOI_EXIT, values=(("vector", "0x51"),))
+    case = replace(EOI_CASE, points=(low,))
+    for allowed, expected in (("0x51", Verdict.KNOWN_DEVIATION), ("0x61", Verdict.DOES_NOT_CONFORM)):
+        limited = replace(FOUR_BYTES, at=(("vector", frozenset({allowed})),))
+        assert judged_eoi(SHOWN, limited, case=case) is expected
+
+
+def test_deviations_may_show_together() -> None:
+    blocked = replace(j.EOI_EXIT.expected.steps[0].outcome, blocking=Blocking(0))  # type: ignore[type-var]
+    point = replace(j.EOI_EXIT, expected=replace(j.EOI_EXIT.expected, steps=(StepExpected(blocked),)))  # type: ignore[arg-type]
+    case = replace(EOI_CASE, points=(point,))
+    (exit_,) = j.EOI_EXIT_SEEN.steps[0].outcomes
+    both = replace(SHOWN, steps=(StepResult((replace(exit_, blocking=Blocking.STI),)),))  # type: ignore[type-var]
+    result = judge(case, [both], j.Catalogue(), [FOUR_BYTES, BLOCKING])
+    assert set(result.deviations) == {FOUR_BYTES, BLOCKING}
+    assert judged_eoi(both, FOUR_BYTES, case=case) is Verdict.DOES_NOT_CONFORM
+    assert judge(case, [SHOWN], j.Catalogue(), [FOUR_BYTES, BLOCKING]).deviations == (FOUR_BYTES,)
+
+
+def test_an_announced_deviation_of_an_unsettled_rule_is_known() -> None:
+    assert (
+        judge(EOI_CASE, [SHOWN], j.Catalogue(settled=False), [FOUR_BYTES]).verdict is Verdict.KNOWN_DEVIATION
+    )
+
+
+def excused(point: Point, seen: Observation, instead: Instead) -> bool:
+    found = differences(point.program, point.expected, seen)
+    assert found, "the observation differs before it is excused"
+    deviation = Deviation((j.RULE,), instead, "why", "link")
+    return excuse(j.case(point), point, seen, found, [deviation]) == (deviation,)
+
+
+def test_instead_of_a_halt_that_ends() -> None:
+    asked = j.program(Plain.HLT, Plain.NOP, names=j.DELIVERY, rvi=0x51)
+    after = After(rvi=0, svi=0x51, page=((0xA0, 0x50), (0x120, 1 << 0x11)))
+    point = j.point(asked, StepExpected(delivers=(Delivers(0x51),)), StepExpected(), after=after)
+    halted = j.seen(
+        StepResult((Stuck.STAYS_HALTED,)), StepResult((Stuck.NOT_REACHED,)), final=Final(rvi=0x51)
+    )
+    unchanged = (("page", ()), ("rvi", None), ("svi", None))
+    stays = Instead(outcome=Stuck.STAYS_HALTED, delivers=(), after=unchanged, instruction="hlt")
+    assert excused(point, halted, stays)
+    assert not excused(point, halted, replace(stays, instruction="nop"))
+    assert not excused(point, halted, replace(stays, after=()))
+    went_on = replace(halted, steps=(halted.steps[0], StepResult((Completed(),))))
+    assert not excused(point, went_on, stays)
+
+
+def test_instead_of_a_fault() -> None:
+    point = j.point(j.program(Wrmsr(0x830, 1 << 13)), StepExpected(Fault(13, 0)))
+    taken = j.seen(StepResult((Completed(),)))
+    assert excused(point, taken, Instead(outcome=Completes()))
+    assert excused(point, taken, Instead(outcome=Completes(), instruction="wrmsr", msrs=frozenset({0x830})))
+    assert not excused(point, taken, Instead(outcome=Completes(), msrs=frozenset({0x832})))
+    assert not excused(point, taken, Instead(outcome=Completes(), instruction="write-cr8"))
+    assert not excused(point, taken, Instead(outcome=Exit(32)))
+
+
+def test_instead_of_a_vm_entry() -> None:
+    failed = replace(j.seen(StepResult((Stuck.NOT_REACHED,))), entries=(VmfailValid(7),))
+    assert excused(j.READ, failed, Instead(entry=VmfailValid(7)))
+    assert not excused(j.READ, failed, Instead(entry=VmfailValid(8)))
+    entered = replace(failed, entries=(Entered(),))
+    point = j.point(j.program(), entry=VmfailValid(7))
+    assert excused(point, replace(j.seen(), entries=(Entered(),)), Instead(entry=Entered()))
+    assert not excused(j.READ, entered, Instead(entry=VmfailValid(7)))
+
+
+def test_instead_of_a_value_in_one_of_several_steps() -> None:
+    point = j.point(j.program(Rdmsr(0x80D), Rdmsr(0x802)), StepExpected(Value(7)), StepExpected(Value(8)))
+    ldr_is_0 = j.seen(StepResult((Completed(0),)), StepResult((Completed(8),)))
+    assert excused(point, ldr_is_0, Instead(outcome=Value(0)))
+    both = j.seen(StepResult((Completed(0),)), StepResult((Completed(0),)))
+    assert not excused(point, both, Instead(outcome=Value(0), msrs=frozenset({0x80D})))
+
+
+def test_entries_that_no_case_shows_any_more() -> None:
+    cases = {"f::a": EOI_CASE, "f::b": replace(EOI_CASE, id="b"), "f::c": j.case(j.READ)}
+    everything = list(cases)
+    assert unshown([FOUR_BYTES], cases, everything, []) == (FOUR_BYTES,)
+    assert unshown([FOUR_BYTES], cases, everything, ["b:1"]) == ()
+    assert unshown([FOUR_BYTES], cases, ["f::a", "f::c"], []) == (), "not all of its cases ran"
+    assert unshown([FOUR_BYTES], {"f::c": cases["f::c"]}, ["f::c"], []) == ()
