@@ -114,6 +114,19 @@ def test_ids_in_texts_exist(rules: Catalogue) -> None:
     assert "X2V-" not in re.sub(r"origin: X2V-\S+", "", TEXT)
 
 
+def test_rules_named_in_code_and_pages_exist(rules: Catalogue) -> None:
+    root = catalogue.SPECS.parent
+    word = re.compile(rf"(?<![\w.-])(?:{'|'.join(rules.areas)})\.[a-z0-9]+(?:-[a-z0-9]+)+")
+    files = [
+        path
+        for folder in ("runner", "backends", "reports", "specs")
+        for path in (root / folder).rglob("*")
+        if path.suffix in {".py", ".c", ".h", ".S", ".md", ".json"}
+    ]
+    named = {(path.name, found) for path in files for found in word.findall(path.read_text(encoding="utf-8"))}
+    assert {(file, found) for file, found in named if found not in rules} == set()
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
