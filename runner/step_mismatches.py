@@ -58,8 +58,12 @@ INSTRUCTION_LENGTHS: dict[int, int] = {
 }
 """VM-exit instruction length where silence judges it: 0F 32, 0F 30, and MOV CR8 with its REX prefix."""
 
-COMES_BEFORE = (ExitReason.EXTERNAL_INTERRUPT, ExitReason.INTERRUPT_WINDOW)
-"""Exits before an instruction, which completes after the VM entry that follows."""
+BETWEEN = (
+    ExitReason.EXTERNAL_INTERRUPT,
+    ExitReason.INTERRUPT_WINDOW,
+    ExitReason.TPR_BELOW_THRESHOLD,
+)
+"""Exits that can come between two instructions: the step's own completes before it, or after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def step_mismatches(place: Place, expected: StepExpected, result: StepResult) ->
         if not any(_fits(place, _choice(one, expected), result) for one in expected.outcome.choices):
             yield "", step_expectation_words(expected), result_words(result)
         return
-    if happens_in_root(place.step.action):
+    if happens_in_root(place.step.action) and not isinstance(expected.outcome, Exit):
         yield from _root_mismatches(place, expected.outcome, result)
     else:
         yield from _outcome_mismatches(place, expected.outcome, result)
@@ -116,13 +120,23 @@ def before_first_entry(program: Program, index: int) -> bool:
 
 def _outcome_mismatches(place: Place, expected: OutcomeExpected, result: StepResult) -> Iterator[Mismatch]:
     wanted = _resolved(place, expected, result)
-    first, rest = (result.outcomes[0], result.outcomes[1:]) if result.outcomes else (None, ())
-    if isinstance(wanted, Exit) and isinstance(first, VmExit) and first.reason == wanted.reason:
-        yield from _exit_mismatches(wanted, first)
-        if rest and not (wanted.reason in COMES_BEFORE and len(rest) == 1 and _completes(rest[0])):
-            yield "after the VM exit", "nothing more", outcomes_words(rest)
-    elif rest or first is None or not _is(wanted, first):
+    outcomes = result.outcomes
+    if isinstance(wanted, Exit):
+        completed = wanted.reason in BETWEEN and len(outcomes) > 1 and _completes(outcomes[0])
+        rip = Rip.NEXT if completed or wanted.reason in TRAP_LIKE else Rip.SAME
+        outcomes = outcomes[1:] if completed else outcomes
+        if outcomes and isinstance(outcomes[0], VmExit) and outcomes[0].reason == wanted.reason:
+            yield from _exit_mismatches(wanted, rip, outcomes[0])
+            yield from _surplus(wanted, outcomes[1:], completed=completed)
+            return
+    if len(outcomes) != 1 or not _is(wanted, outcomes[0]):
         yield "", _resolved_words(expected, wanted), outcomes_words(result.outcomes)
+
+
+def _surplus(wanted: Exit, rest: tuple[Outcome, ...], *, completed: bool) -> Iterator[Mismatch]:
+    may_complete = wanted.reason in BETWEEN and not completed
+    if rest and not (may_complete and len(rest) == 1 and _completes(rest[0])):
+        yield "after the VM exit", "nothing more", outcomes_words(rest)
 
 
 Resolved = Outcome | Completes | Bits | Exit | None
@@ -204,11 +218,11 @@ def _within(ranges: tuple[tuple[int, int, int, int], ...], observed: Outcome) ->
     )
 
 
-def _exit_mismatches(wanted: Exit, seen: VmExit) -> Iterator[Mismatch]:
+def _exit_mismatches(wanted: Exit, silent_rip: Rip, seen: VmExit) -> Iterator[Mismatch]:
     """Judge the fields of an exit; omitted ones mean what the class of the exit gives them."""
     if seen.qualification != wanted.qualification:
         yield "exit qualification", hexadecimal(wanted.qualification), hexadecimal(seen.qualification)
-    rip = wanted.rip or (Rip.NEXT if wanted.reason in TRAP_LIKE else Rip.SAME)
+    rip = wanted.rip or silent_rip
     if seen.rip is not rip:
         yield "saved RIP", f"{rip.value} instruction", f"{seen.rip.value} instruction"
     yield from _event_mismatch(

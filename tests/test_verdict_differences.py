@@ -35,6 +35,7 @@ from runner.program import (
     Post,
     PostedInterrupts,
     Program,
+    Raise,
     Rdmsr,
     Step,
     Vmm,
@@ -295,12 +296,34 @@ def test_fields_of_an_exit_that_are_not_judged_in_silence() -> None:
 
 
 @pytest.mark.parametrize("reason", [1, 7])
-def test_an_exit_before_the_instruction_may_be_followed_by_its_completion(reason: int) -> None:
+def test_an_exit_between_instructions(reason: int) -> None:
     point = j.point(j.program(Plain.NOP), StepExpected(Exit(reason)))
-    assert found(point, j.seen(StepResult((VmExit(reason),)))) == ""
-    assert found(point, j.seen(StepResult((VmExit(reason), Completed())))) == ""
-    for surplus in ((VmExit(reason),), (Fault(13),), (Completed(), Completed())):
-        assert "after the VM exit" in found(point, j.seen(StepResult((VmExit(reason), *surplus))))
+    before, behind = VmExit(reason), VmExit(reason, rip=Rip.NEXT)
+    for outcomes in ((before,), (before, Completed()), (Completed(), behind)):
+        assert found(point, j.seen(StepResult(outcomes))) == ""
+    for surplus in ((before,), (Fault(13),), (Completed(), Completed())):
+        assert "after the VM exit" in found(point, j.seen(StepResult((before, *surplus))))
+    assert "after the VM exit" in found(point, j.seen(StepResult((Completed(), behind, Completed()))))
+    assert "saved RIP" in found(point, j.seen(StepResult((behind, Completed()))))
+    assert "saved RIP" in found(point, j.seen(StepResult((Completed(), before))))
+    assert found(point, j.seen(StepResult((Completed(),))))
+
+
+def test_a_tpr_below_threshold_exit_of_vm_entry_comes_before_the_instruction() -> None:
+    outcomes = (VmExit(43), Completed())
+    silent = j.point(j.program(Plain.NOP), StepExpected(Exit(43)))
+    named = j.point(j.program(Plain.NOP), StepExpected(Exit(43, rip=Rip.SAME)))
+    assert "saved RIP: next" in found(silent, j.seen(StepResult(outcomes)))
+    assert found(named, j.seen(StepResult(outcomes))) == ""
+
+
+def test_an_exit_at_the_vm_entry_after_the_vmm() -> None:
+    point = j.point(j.program(Plain.VMCALL, Raise(0x61)), StepExpected(), StepExpected(Exit(1)))
+    vmcall = StepResult((VmExit(18),))
+    assert found(point, j.seen(vmcall, StepResult((Completed(), VmExit(1, rip=Rip.NEXT))))) == ""
+    assert found(point, j.seen(vmcall, StepResult((Completed(),))))
+    silent = j.point(point.program, StepExpected(), StepExpected())
+    assert found(silent, j.seen(vmcall, StepResult((Completed(), VmExit(1, rip=Rip.NEXT)))))
 
 
 def test_the_information_of_an_acknowledged_interrupt_must_be_named() -> None:
