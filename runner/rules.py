@@ -118,7 +118,3 @@ class Catalogue:
     def unknown(self, rule: str) -> str:
         """Say that no rule has this id, and which id was probably meant."""
         return f"unknown rule `{rule}`{did_you_mean(rule, [*self.rules, *self.aliases])}"
-
-    def unsettled(self, rule: str) -> str:
-        """Return why nobody is failed on this rule; empty where it is settled."""
-        return self[rule].unsettled

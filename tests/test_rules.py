@@ -160,12 +160,12 @@ def test_settled_needs_high_certainty_and_nothing_open(rules: Catalogue) -> None
     rule = rules["rdmsr.upper-half-from-page"]
     assert rule.open_points == (("eight-byte-reads", Handling.ASSERT),)
     assert rule.settled
-    assert rules.unsettled(rule.id) == ""
+    assert rule.unsettled == ""
     assert not replace(rule, certainty=Certainty.MEDIUM).settled
     for handling in (Handling.REPORT, Handling.RECORD):
         assert not replace(rule, open_points=(("eight-byte-reads", handling),)).settled
-    assert rules.unsettled("cr8.write-keeps-084h") == "open point cr8-and-084h: report only"
-    assert rules.unsettled("page.physical-addressing") == "the rule's certainty is medium"
+    assert rules["cr8.write-keeps-084h"].unsettled == "open point cr8-and-084h: report only"
+    assert rules["page.physical-addressing"].unsettled == "the rule's certainty is medium"
 
 
 def test_an_unknown_id_names_the_nearest(rules: Catalogue) -> None:
