@@ -55,6 +55,19 @@ def _collected(folder: Path) -> Iterator[Path]:
         yield from (path for path in SPECS.glob(pattern) if path.is_relative_to(folder.resolve()))
 
 
+def stray_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the YAML files under *paths* that look like scenario files and stand where none is collected."""
+    folders = [path.resolve() for path in paths if path.is_dir()]
+    collected = {path for pattern in COLLECTED for path in SPECS.glob(pattern)}
+    kept = {folder.partition("/")[0] for folder in COLLECTED}
+    suspects = sorted(path for folder in kept for path in (SPECS / folder).glob("**/*.y*ml"))
+    return [
+        path.relative_to(ROOT)
+        for path in suspects
+        if path not in collected and any(path.is_relative_to(folder) for folder in folders)
+    ]
+
+
 def load_all(paths: Iterable[Path]) -> tuple[Scenario, ...]:
     """Return the scenarios of these files; `InvalidScenario` has the mistakes of all of them."""
     scenarios: list[Scenario] = []

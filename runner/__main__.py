@@ -1,0 +1,31 @@
+"""``python -m runner COMMAND``: finds the command and gives it the rest of the line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+COMMANDS: Mapping[str, str] = {
+    "check": "check scenario files without running them",
+    "explain": "say step by step what the processor does, and by which rule",
+    "certify": "run the main job on every subject present",
+    "doctor": "provide what the subjects need, or say how",
+}
+
+USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit status."""
+    if not arguments or arguments[0] not in COMMANDS:
+        listed = "\n".join(f"  {name:8} {says}" for name, says in COMMANDS.items())
+        print(f"usage: python -m runner COMMAND …\n\n{listed}", file=sys.stderr)  # noqa: T201 - help is printed
+        return USAGE_ERROR
+    command = import_module(f"runner.commands.{arguments[0]}")
+    status: int = command.main(arguments[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
