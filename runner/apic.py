@@ -173,12 +173,8 @@ class VirtualApicPage:
 @lru_cache(maxsize=64)
 def fill_bytes(fill: Fill, value: int = 0) -> bytes:
     """Return the 4096 bytes of a fill; word 080H keeps only bits 7:0."""
-    words = {
-        Fill.ZERO: lambda _: 0,
-        Fill.ONES: lambda _: 0xFFFFFFFF,
-        Fill.TAGGED: tag,
-        Fill.VALUE: lambda _: value,
-    }[fill]
-    page = bytearray(b"".join(words(at).to_bytes(4, "little") for at in range(0, PAGE_SIZE, 4)))
+    constant = {Fill.ZERO: 0, Fill.ONES: 0xFFFFFFFF, Fill.VALUE: value}.get(fill)
+    words = (tag(at) if constant is None else constant for at in range(0, PAGE_SIZE, 4))
+    page = bytearray(b"".join(word.to_bytes(4, "little") for word in words))
     page[VTPR + 1 : VTPR + 4] = b"\0\0\0"
     return bytes(page)

@@ -243,6 +243,11 @@ VMM_ACTIONS = (Vmm, Inject, Raise)
 """Actions that happen in root operation: at the VM exit of the step before, or before the first entry."""
 
 
+def is_vmm(action: Action) -> bool:
+    """Whether an action happens in root operation; a `Post` does unless the guest makes it."""
+    return isinstance(action, VMM_ACTIONS) or (isinstance(action, Post) and not action.by_guest)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One action of one virtual processor; ``cpl`` 3 runs that instruction at CPL 3."""

@@ -11,6 +11,7 @@
 #define CODE_ROOM (4 * PAGE)
 #define LOG_ROOM (4 * PAGE)
 #define STACK_ROOM (4 * PAGE)
+#define MAX_HANDLERS 64
 
 /* Selectors of each processor's GDT. */
 #define SELECTOR_DATA 0x10
@@ -45,10 +46,15 @@ struct cpu {
   const struct wire_vcpu *block;
   const struct wire_op *ops; /* of the main stream */
   struct layout layout;
-  u8 *handler[256]; /* emitted code, 0: nothing but IRET */
-  u8 *other_handler;
+  u8 *handler[MAX_HANDLERS]; /* emitted code, in the block's order */
   u8 expected_mode;
   u8 shared_pages; /* the case was given a page that all share */
+  u8 bitmap_rewritten; /* a VMM step changed the MSR bitmap */
+  u32 image_fill, image_value; /* what lies under the words of `image` */
+  u32 status; /* at the end of the case: RVI, SVI << 8 */
+  u16 activity, blocking;
+  u32 registers; /* of the APIC that the case changed */
+  struct wire_register changed[APIC_WATCHED];
   u32 baseline[APIC_WATCHED];
   u32 present[APIC_WATCHED];
   u64 gdt[8];

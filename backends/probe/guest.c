@@ -145,7 +145,7 @@ int guest_emit(struct cpu *c) {
   int vmx = c->record->level == LEVEL_VMX;
   struct emitter e = {c, c->code, c->code + CODE_ROOM, vmx};
   const u8 *p;
-  if (b->slots > MAX_SLOTS) return 0;
+  if (b->slots > MAX_SLOTS || b->handlers > MAX_HANDLERS) return 0;
   memset(l->start, 0, b->slots * sizeof(l->start[0]));
   memset(l->end, 0, b->slots * sizeof(l->end[0]));
   l->steps = b->steps;
@@ -159,16 +159,11 @@ int guest_emit(struct cpu *c) {
   else
     EMIT(&e, "\xc3");
   e.at_entry = 0;
-  memset(c->handler, 0, sizeof(c->handler));
-  c->other_handler = 0;
   p = (const u8 *)(c->ops + b->ops);
   for (u32 i = 0; i < b->handlers; i++) {
     const struct wire_handler *h = (const struct wire_handler *)p;
     const struct wire_op *ops = (const struct wire_op *)(h + 1);
-    if (h->vector == VECTOR_ANY)
-      c->other_handler = e.to;
-    else
-      c->handler[h->vector & 0xff] = e.to;
+    c->handler[i] = e.to;
     emit_stream(&e, ops, h->ops);
     EMIT(&e, "\xc3");
     p = (const u8 *)(ops + h->ops);
@@ -223,13 +218,23 @@ static void log_at(struct cpu *c, u8 type, struct position p, u64 a) {
   event->b = 0;
 }
 
+static void run_handler(struct cpu *c, u64 vector) {
+  const struct wire_handler *h = (const struct wire_handler *)(c->ops + c->block->ops);
+  for (u32 i = 0; i < c->block->handlers; i++) { /* VECTOR_ANY stands last */
+    if (h->vector == vector || h->vector == VECTOR_ANY) {
+      call_emitted(c->handler[i], c);
+      return;
+    }
+    h = (const struct wire_handler *)((const struct wire_op *)(h + 1) + h->ops);
+  }
+}
+
 static void end_guest(void) { asm volatile("vmcall"); }
 
 void guest_trap(struct trap_frame *f);
 void guest_trap(struct trap_frame *f) {
   struct cpu *c = this_cpu();
   struct position p = guest_locate(c, f->rip, f->r14);
-  const u8 *handler;
   if (f->vector == 3) { /* the way back from CPL 3 */
     f->cs = SELECTOR_CODE;
     f->ss = SELECTOR_DATA;
@@ -244,8 +249,7 @@ void guest_trap(struct trap_frame *f) {
   log_at(c, EVENT_DELIVERY, p, f->vector);
   c->deliveries++;
   if (f->vector == 1) f->rflags &= ~(u64)RFLAGS_TF;
-  handler = c->handler[f->vector] ? c->handler[f->vector] : c->other_handler;
-  if (handler && f->vector >= 16) call_emitted(handler, c);
+  if (f->vector >= 16) run_handler(c, f->vector);
   log_at(c, EVENT_RETURN, p, f->vector);
 }
 

@@ -35,7 +35,7 @@ extern const struct exception_entry __exceptions_start[], __exceptions_end[];
 static inline u32 try_rdmsr(u32 msr, u64 *value) {
   u32 low = 0, high = 0;
   register u32 fault asm("r8");
-  asm volatile(MAY_FAULT("rdmsr") : "+a"(low), "+d"(high), "=r"(fault) : "c"(msr));
+  asm volatile(MAY_FAULT("rdmsr") : "+a"(low), "+d"(high), "=&r"(fault) : "c"(msr));
   *value = low | (u64)high << 32;
   return fault;
 }
@@ -43,7 +43,7 @@ static inline u32 try_rdmsr(u32 msr, u64 *value) {
 static inline u32 try_wrmsr(u32 msr, u64 value) {
   register u32 fault asm("r8");
   asm volatile(MAY_FAULT("wrmsr")
-               : "=r"(fault)
+               : "=&r"(fault)
                : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32))
                : "memory");
   return fault;

@@ -168,15 +168,13 @@ static void append_result(struct cpu *c) {
   frame_append(c->log_base, events);
   f->words = (u16)page_changes(c, frame_reserve(0));
   (void)frame_reserve(f->words * sizeof(struct wire_word));
-  f->registers = (u16)apic_changes(c, frame_reserve(0));
-  (void)frame_reserve(f->registers * sizeof(struct wire_register));
-  if (c->record->level == LEVEL_VMX) {
-    f->status = (u32)vmread(FIELD_GUEST_INTERRUPT_STATUS);
-    f->activity = (u16)vmread(FIELD_GUEST_ACTIVITY_STATE);
-    f->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
-    f->pid = 1;
-    frame_append(c->descriptor, 64);
-  }
+  f->registers = (u16)c->registers;
+  frame_append(c->changed, c->registers * sizeof(struct wire_register));
+  f->status = c->status;
+  f->activity = c->activity;
+  f->blocking = c->blocking;
+  f->pid = c->record->level == LEVEL_VMX;
+  if (f->pid) frame_append(c->descriptor, 64);
   f->size = (u32)((u8 *)frame_reserve(0) - (u8 *)f);
 }
 
@@ -210,13 +208,13 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
   if (vcpus > 1) meet(vcpus);
   if (dirty == 2) return END_MODE;
   vmm_run(c);
+  c->registers = apic_changes(c, c->changed);
   if (vcpus > 1) meet(vcpus);
   return END_COMPLETE;
 }
 
 static void clean_up(struct cpu *c) {
-  struct wire_register changed[APIC_WATCHED];
-  if (apic_changes(c, changed) && !apic_restore(c)) dirty = 1;
+  if (c->registers && !apic_restore(c)) dirty = 1;
   if (c->shared_pages) pages_restore();
 }
 

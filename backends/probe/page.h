@@ -12,11 +12,13 @@ void pages_init(void);
 /* What a case may have changed of the pages that all share. */
 void pages_restore(void);
 
-void page_fill(struct cpu *c, u32 fill, u32 value, const struct wire_word *words, u32 count);
-/* Words of the page that differ from the setup, put at `to`; returns their number. */
-u32 page_changes(const struct cpu *c, struct wire_word *to);
+/* What a block says of page and bitmap; only what differs from the block before is written. */
+void pages_set(struct cpu *c, const struct wire_vcpu *before, const struct wire_vcpu *block);
+/* Words of the page that differ from the setup, put at `to`; returns their number. The page then is as
+ * the setup says again. */
+u32 page_changes(struct cpu *c, struct wire_word *to);
 
 void bitmap_clear(struct cpu *c);
-void bitmap_set(struct cpu *c, u32 first, u32 last, u32 access);
+void bitmap_set(struct cpu *c, u32 first, u32 last, u32 access, int exits);
 
 #endif

@@ -20,17 +20,20 @@ int vm_enter(struct cpu *c, int resume);
 
 static struct {
   u32 pin, primary, exit, entry; /* bits that must be 1 */
-  u32 pin_allowed, timer_rate;
+  u32 pin_allowed, primary_allowed, secondary_allowed, timer_rate;
   u64 beyond; /* the first bit beyond the physical-address width */
 } capability;
 
 void vmm_init(void) {
   int true_controls = rdmsr(MSR_VMX_BASIC) >> 55 & 1;
-  u64 pin = rdmsr(true_controls ? MSR_VMX_TRUE_PINBASED_CTLS : MSR_VMX_PINBASED_CTLS);
+  u64 primary, secondary, pin = rdmsr(true_controls ? MSR_VMX_TRUE_PINBASED_CTLS : MSR_VMX_PINBASED_CTLS);
   capability.pin = (u32)pin;
   capability.pin_allowed = (u32)(pin >> 32);
-  capability.primary =
-      (u32)rdmsr(true_controls ? MSR_VMX_TRUE_PROCBASED_CTLS : MSR_VMX_PROCBASED_CTLS);
+  primary = rdmsr(true_controls ? MSR_VMX_TRUE_PROCBASED_CTLS : MSR_VMX_PROCBASED_CTLS);
+  capability.primary = (u32)primary;
+  capability.primary_allowed = (u32)(primary >> 32);
+  if (!try_rdmsr(MSR_VMX_PROCBASED_CTLS2, &secondary))
+    capability.secondary_allowed = (u32)(secondary >> 32);
   capability.exit = (u32)rdmsr(true_controls ? MSR_VMX_TRUE_EXIT_CTLS : MSR_VMX_EXIT_CTLS);
   capability.entry = (u32)rdmsr(true_controls ? MSR_VMX_TRUE_ENTRY_CTLS : MSR_VMX_ENTRY_CTLS);
   capability.timer_rate = rdmsr(MSR_VMX_MISC) & 31;
@@ -63,18 +66,27 @@ static void write_host_state(const struct cpu *c) {
   vmwrite(FIELD_CR4_SHADOW, 0);
 }
 
-static void write_guest_state(const struct cpu *c) {
-  u8 guest = c->block->guest;
-  int user = guest & GUEST_CPL3;
-  for (u32 i = 0; i < 8; i++) { /* ES CS SS DS FS GS LDTR TR */
-    u64 selector = i == 1 ? (user ? SELECTOR_USER_CODE : SELECTOR_CODE)
-                          : (user ? SELECTOR_USER_DATA : SELECTOR_DATA);
-    u64 rights =
-        i == 1 ? (user ? ACCESS_USER_CODE : ACCESS_CODE) : (user ? ACCESS_USER_DATA : ACCESS_DATA);
-    if (i == 6) selector = 0, rights = ACCESS_UNUSABLE;
-    if (i == 7) selector = SELECTOR_TSS, rights = ACCESS_TSS;
-    vmwrite(FIELD_GUEST_SELECTOR + 2 * i, selector);
-    vmwrite(FIELD_GUEST_ACCESS_RIGHTS + 2 * i, rights);
+static u64 segment_selector(const struct cpu *c, u32 segment) {
+  int user = c->block->guest & GUEST_CPL3;
+  if (segment == 1) return user ? SELECTOR_USER_CODE : SELECTOR_CODE;
+  if (segment == 6) return 0;
+  if (segment == 7) return SELECTOR_TSS;
+  return user ? SELECTOR_USER_DATA : SELECTOR_DATA;
+}
+
+static u64 segment_rights(const struct cpu *c, u32 segment) {
+  int user = c->block->guest & GUEST_CPL3;
+  if (segment == 1) return user ? ACCESS_USER_CODE : ACCESS_CODE;
+  if (segment == 6) return ACCESS_UNUSABLE;
+  if (segment == 7) return ACCESS_TSS;
+  return user ? ACCESS_USER_DATA : ACCESS_DATA;
+}
+
+/* ES CS SS DS FS GS LDTR TR, GDTR, IDTR and what else no guest here changes but by going to CPL 3. */
+static void write_segments(const struct cpu *c) {
+  for (u32 i = 0; i < 8; i++) {
+    vmwrite(FIELD_GUEST_SELECTOR + 2 * i, segment_selector(c, i));
+    vmwrite(FIELD_GUEST_ACCESS_RIGHTS + 2 * i, segment_rights(c, i));
     vmwrite(FIELD_GUEST_LIMIT + 2 * i, i == 7 ? 0x67 : i == 6 ? 0 : 0xffffffff);
     vmwrite(FIELD_GUEST_BASE + 2 * i, i == 5 ? (u64)c : i == 7 ? (u64)c->tss : 0);
   }
@@ -83,6 +95,14 @@ static void write_guest_state(const struct cpu *c) {
   vmwrite(FIELD_GUEST_LIMIT + 18, PAGE - 1);
   vmwrite(FIELD_GUEST_BASE + 18, (u64)guest_idt);
   vmwrite(FIELD_GUEST_DR7, 0x400);
+  vmwrite(FIELD_GUEST_SYSENTER_CS, 0);
+  vmwrite(FIELD_GUEST_SYSENTER_ESP, 0);
+  vmwrite(FIELD_GUEST_SYSENTER_EIP, 0);
+  vmwrite(FIELD_VMCS_LINK_POINTER, ~0ul);
+}
+
+static void write_guest_state(const struct cpu *c) {
+  u8 guest = c->block->guest;
   vmwrite(FIELD_GUEST_RSP, (u64)c->stack + STACK_ROOM);
   vmwrite(FIELD_GUEST_RIP, (u64)c->layout.base);
   vmwrite(FIELD_GUEST_RFLAGS,
@@ -90,11 +110,7 @@ static void write_guest_state(const struct cpu *c) {
   vmwrite(FIELD_GUEST_INTERRUPTIBILITY_STATE, 0);
   vmwrite(FIELD_GUEST_ACTIVITY_STATE, 0);
   vmwrite(FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-  vmwrite(FIELD_GUEST_SYSENTER_CS, 0);
-  vmwrite(FIELD_GUEST_SYSENTER_ESP, 0);
-  vmwrite(FIELD_GUEST_SYSENTER_EIP, 0);
   vmwrite(FIELD_IA32_DEBUGCTL, 0);
-  vmwrite(FIELD_VMCS_LINK_POINTER, ~0ul);
 }
 
 /* The address that belongs into a field on this processor. */
@@ -109,6 +125,27 @@ static u64 own_page(const struct cpu *c, u32 field) {
     case FIELD_VM_EXIT_MSR_LOAD_ADDRESS: return (u64)c->msr_areas + 2ul * MSR_AREA;
   }
   return 0;
+}
+
+/* Whether a field that comes with a control is there; writing one that is not is an error that some
+ * machines log at length. */
+static int exists(u32 field) {
+  switch (field) {
+    case FIELD_VIRTUAL_APIC_ADDRESS:
+    case FIELD_TPR_THRESHOLD: return capability.primary_allowed >> 21 & 1;
+    case FIELD_MSR_BITMAP_ADDRESS: return capability.primary_allowed >> 28 & 1;
+    case FIELD_SECONDARY_PROCESSOR_BASED_CONTROLS: return capability.primary_allowed >> 31;
+    case FIELD_TERTIARY_PROCESSOR_BASED_CONTROLS: return capability.primary_allowed >> 17 & 1;
+    case FIELD_APIC_ACCESS_ADDRESS: return capability.secondary_allowed & 1;
+    case FIELD_GUEST_INTERRUPT_STATUS:
+    case FIELD_EOI_EXIT_BITMAP_0:
+    case FIELD_EOI_EXIT_BITMAP_0 + 2:
+    case FIELD_EOI_EXIT_BITMAP_0 + 4:
+    case FIELD_EOI_EXIT_BITMAP_0 + 6: return capability.secondary_allowed >> 9 & 1;
+    case FIELD_POSTED_INTERRUPT_NOTIFICATION_VECTOR:
+    case FIELD_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS: return capability.pin_allowed >> 7 & 1;
+  }
+  return 1;
 }
 
 static void write_controls(const struct cpu *c) {
@@ -126,9 +163,10 @@ static void write_controls(const struct cpu *c) {
                                   FIELD_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS,
                                   FIELD_VM_ENTRY_MSR_LOAD_ADDRESS, FIELD_VM_EXIT_MSR_STORE_ADDRESS,
                                   FIELD_VM_EXIT_MSR_LOAD_ADDRESS};
-  for (u32 i = 0; i < sizeof(zero) / sizeof(zero[0]); i++) vmwrite(zero[i], 0);
+  for (u32 i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
+    if (exists(zero[i])) vmwrite(zero[i], 0);
   for (u32 i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
-    vmwrite(addresses[i], own_page(c, addresses[i]));
+    if (exists(addresses[i])) vmwrite(addresses[i], own_page(c, addresses[i]));
   vmwrite(FIELD_PIN_BASED_CONTROLS, capability.pin);
   vmwrite(FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, capability.primary);
   vmwrite(FIELD_VM_EXIT_CONTROLS, capability.exit | EXIT_HOST_ADDRESS_SPACE_SIZE);
@@ -179,32 +217,32 @@ static void write_item(struct cpu *c, u32 what, u32 how, u64 value) {
       value += (u64)apic_access_page;
       c->shared_pages = 1;
       break;
+    case HOW_LOW_BYTE: value |= vmread(what) & ~0xfful; break;
+    case HOW_HIGH_BYTE: value = value << 8 | (vmread(what) & 0xff); break;
     case HOW_BEYOND: value = own_page(c, what) | capability.beyond; break;
   }
-  vmwrite(what, value);
+  if (exists(what)) vmwrite(what, value);
 }
 
 int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire_vcpu *b) {
   const struct wire_item *items = (const struct wire_item *)(b + 1);
   const struct wire_word *words = (const struct wire_word *)(items + b->items);
-  const struct wire_range *ranges = (const struct wire_range *)(words + b->words);
+  const struct wire_vcpu *before = c->block;
   c->record = record;
   c->block = b;
-  c->ops = (const struct wire_op *)(ranges + b->ranges);
+  c->ops = (const struct wire_op *)((const struct wire_range *)(words + b->words) + b->ranges);
   c->log = c->log_base;
   c->log_end = c->log_base + LOG_ROOM;
   c->log_value = log_value;
   c->deliveries = 0;
   c->shared_pages = 0;
   if (!guest_emit(c)) return 0;
-  page_fill(c, b->fill, b->fill_value, words, b->words);
-  bitmap_clear(c);
-  for (u32 i = 0; i < b->ranges; i++)
-    bitmap_set(c, ranges[i].first, ranges[i].last, ranges[i].access);
+  pages_set(c, before, b);
   if (record->level != LEVEL_VMX) return 1;
   fill32(c->descriptor, 0, 16);
   asm volatile("vmclear %0; vmptrld %0" ::"m"(c->vmcs) : "cc", "memory");
-  write_host_state(c);
+  if (!before) write_host_state(c);
+  if (!before || vmread(FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
   write_guest_state(c);
   write_controls(c);
   for (u32 i = 0; i < b->items; i++) write_item(c, items[i].what, items[i].how, items[i].value);
@@ -237,8 +275,11 @@ static void perform(struct cpu *c, const struct wire_op *op) {
       arm_guard();
       break;
     case OP_WORD: ((u32 *)c->page)[op->arg % PAGE / 4] = (u32)op->value; break;
-    case OP_BITMAP_CLEAR: bitmap_clear(c); break;
-    case OP_BITMAP_SET: bitmap_set(c, (u32)op->value, (u32)(op->value >> 32), op->arg); break;
+    case OP_BITMAP_CLEAR:
+      bitmap_clear(c);
+      c->bitmap_rewritten = 1;
+      break;
+    case OP_BITMAP_SET: bitmap_set(c, (u32)op->value, (u32)(op->value >> 32), op->arg, 1); break;
     case OP_RAISE: apic_raise((u8)op->arg); break;
     case OP_INTERRUPT_FLAG: set_guest_interrupt_flag(op->value); break;
     case OP_PID_BIT_VMM: {
@@ -330,14 +371,8 @@ static void log_entry(struct cpu *c, u64 how) {
   event->b = how == 2 ? vmread(FIELD_VM_INSTRUCTION_ERROR) : 0;
 }
 
-void vmm_run(struct cpu *c) {
-  u32 next;
-  note_physical_values(c);
-  if (c->record->level != LEVEL_VMX) {
-    guest_run_in_root(c);
-    return;
-  }
-  next = perform_from(c, 0);
+static void enter_and_exit(struct cpu *c) {
+  u32 next = perform_from(c, 0);
   c->r12 = SELECTOR_DATA;
   c->r15 = (u64)c;
   for (int exits = 0; exits < MAX_EXITS; exits++) {
@@ -360,4 +395,17 @@ void vmm_run(struct cpu *c) {
     if (after >= c->block->ops || !react(reason)) return;
     next = perform_from(c, after > next ? after : next);
   }
+}
+
+void vmm_run(struct cpu *c) {
+  c->status = c->activity = c->blocking = 0;
+  note_physical_values(c);
+  if (c->record->level != LEVEL_VMX) {
+    guest_run_in_root(c);
+    return;
+  }
+  enter_and_exit(c);
+  if (exists(FIELD_GUEST_INTERRUPT_STATUS)) c->status = (u32)vmread(FIELD_GUEST_INTERRUPT_STATUS);
+  c->activity = (u16)vmread(FIELD_GUEST_ACTIVITY_STATE);
+  c->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
 }

@@ -97,6 +97,8 @@ struct wire_vcpu {
 #define HOW_STALE 5
 #define HOW_APIC_ACCESS 6
 #define HOW_BEYOND 7 /* own page, first bit beyond the physical-address width set */
+#define HOW_LOW_BYTE 8
+#define HOW_HIGH_BYTE 9
 
 struct wire_item {
   u32 what;

@@ -1,0 +1,139 @@
+"""The machine Bochs: the host's own, or Debian 13's unpacked beside it.
+
+Frames are gathered in the machine's memory and taken by its debugger at the end, which costs far less
+than a port; a byte on port E9H before each program says how far it came.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from backends import bochs_unpacked, process, wire
+from backends.machine import Booted, ProbeBackend
+from runner.outcome import Unsupported
+
+MEMORY = 32
+"""MiB: the frames' room ends at 24."""
+BOOT_SECONDS, PROGRAM_SECONDS = 20.0, 0.2
+"""Deadline of a boot, and what each program adds to it; a guarded hang takes 0.1 s."""
+LOG_LINES = 40
+
+CONFIGURATION = """\
+{plugins}
+config_interface: textconfig
+display_library: term
+memory: guest={memory}, host={memory}
+vgaromimage: file=vga.bin
+romimage: file=image.rom
+cpu: model={model}, count={cpus}, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0
+port_e9_hack: enabled=1
+clock: sync=none
+magic_break: enabled=1
+panic: action=fatal
+error: action=report
+info: action=ignore
+debug: action=ignore
+"""
+PLUGINS_2 = "plugin_ctrl: biosdev=0, speaker=0, parallel=0, gameport=0, extfpuirq=0, serial=0"
+PLUGINS_3 = "vga: extension=vbe"
+
+
+class Bochs:
+    """A `Machine`. ``unpacked`` chooses Debian 13's; ``model`` is the processor model's Bochs name."""
+
+    door = wire.DOOR_MEMORY
+    most_cpus = wire.MAX_CPUS
+
+    def __init__(self, *, unpacked: bool = False, model: str = "corei7_skylake_x") -> None:
+        """Start nothing yet."""
+        self._unpacked = unpacked
+        self._model = model
+
+    def version(self) -> str | Unsupported:
+        """Return ``2.7`` or ``3.0``, or what to do to have it."""
+        return self._version
+
+    @cached_property
+    def _version(self) -> str | Unsupported:
+        command = self._command()
+        if isinstance(command, Unsupported):
+            return command
+        try:
+            said = subprocess.run(
+                [*command, "--help"],
+                env={**os.environ, **self._environment()},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=BOOT_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return Unsupported(f"{command[-1]} cannot be started: {error}")
+        found = re.search(rb"Bochs x86 Emulator (\d+(?:\.\d+)*)", said.stdout + said.stderr)
+        if found is None:
+            return Unsupported(f"{command[-1]} --help names no version of Bochs")
+        return found[1].decode()
+
+    def _command(self) -> tuple[str, ...] | Unsupported:
+        if self._unpacked:
+            root = bochs_unpacked.directory(os.environ)
+            if not root.is_dir():
+                return Unsupported("Debian 13's Bochs is not unpacked: python -m runner doctor does it")
+            return bochs_unpacked.command(root)
+        program = shutil.which("bochs-bin") or shutil.which("bochs")
+        if program is None:
+            return Unsupported("no bochs in the PATH: apt-get install bochs bochs-term")
+        return (program,)
+
+    def _environment(self) -> Mapping[str, str]:
+        extra = {"TERM": "xterm", "LINES": "24", "COLUMNS": "80"}
+        if self._unpacked:
+            extra |= bochs_unpacked.environment(bochs_unpacked.directory(os.environ))
+        return extra
+
+    def boot(self, image: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
+        """Boot *image* in *folder*."""
+        command, version = self._command(), self.version()
+        if isinstance(command, Unsupported) or isinstance(version, Unsupported):
+            raise FileNotFoundError("no Bochs")
+        new = int(version.split(".")[0]) >= 3
+        folder.joinpath("image.rom").write_bytes(image)
+        folder.joinpath("vga.bin").write_bytes(bytes(512))
+        folder.joinpath("rc").write_text(
+            CONFIGURATION.format(
+                plugins=PLUGINS_3 if new else PLUGINS_2, memory=MEMORY, model=self._model, cpus=cpus
+            )
+        )
+        folder.joinpath("commands").write_text(f'c\nwritemem "frames" {wire.RECORDS_BASE:#x} {room}\nq\n')
+        ended = process.run(
+            [*command, *(["-debugger"] if new else []), "-q", "-f", "rc", "-rc", "commands", "log: log"],
+            folder=folder,
+            environment=self._environment(),
+            deadline=BOOT_SECONDS + PROGRAM_SECONDS * programs,
+        )
+        return _read(folder, ended)
+
+
+def _read(folder: Path, ended: process.Ended) -> Booted:
+    frames, log = folder / "frames", folder / "log"
+    stream = frames.read_bytes() if frames.exists() else b""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    said = ended.stderr.decode(errors="replace").splitlines()
+    text = "\n".join([*said[-LOG_LINES:], *lines[-LOG_LINES:]])
+    trouble = "" if stream and not ended.status and not ended.timed_out else ended.describe()
+    panic = next((line for line in [*said, *lines] if ">>PANIC<<" in line), None)
+    if trouble and panic:
+        trouble += "; " + panic.split(">>PANIC<<", 1)[1].strip()
+    return Booted(stream, ended.stdout.count(wire.PROGRESS), text, trouble)
+
+
+def backend(name: str, start: Mapping[str, object]) -> ProbeBackend:
+    """Return the subject that a subject file's ``start`` mapping describes."""
+    model = start.get("model", "corei7_skylake_x")
+    return ProbeBackend(name, Bochs(unpacked=bool(start.get("unpacked")), model=str(model)))

@@ -1,0 +1,308 @@
+"""Programs become the probe's records: what each virtual processor's VMCS and pages hold, and its steps.
+
+A step becomes one operation, or a few that share its *slot*, its place in its processor's list; the
+slots of the handlers' steps follow those of the main ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from backends import wire
+from runner.program import (
+    EOI_HANDLER,
+    Action,
+    Barrier,
+    BeyondWidth,
+    Cpuid,
+    FieldValue,
+    Flip,
+    Inject,
+    Level,
+    MmioRead,
+    Number,
+    Page,
+    PageAddress,
+    Plain,
+    Post,
+    Program,
+    Raise,
+    Rdmsr,
+    ReadCr8,
+    SetApicBase,
+    Setup,
+    Step,
+    Vmm,
+    WriteCr8,
+    Wrmsr,
+)
+from runner.vmx import CONTROL_FIELDS, Access, Controls, Field, MsrBitmap
+
+
+class CannotEncodeError(Exception):
+    """The program has a construct that the probe's records do not carry; the text says which."""
+
+
+def encode_case(seq: int, program: Program) -> bytes:
+    """Return the record of one program. Raises `CannotEncodeError`."""
+    barriers = _barriers(program.steps)
+    blocks = b"".join(_vcpu(setup, program, vcpu, barriers) for vcpu, setup in enumerate(program.vcpus))
+    mode = program.vcpus[0].apic_mode
+    if any(setup.apic_mode is not mode for setup in program.vcpus):
+        raise CannotEncodeError("virtual processors with different physical APIC modes")
+    head = wire.CASE.pack(
+        wire.CASE.size + len(blocks),
+        seq,
+        wire.LEVELS[program.level],
+        len(program.vcpus),
+        wire.MODES[mode],
+        0,
+        0,
+    )
+    return head + blocks
+
+
+def _barriers(steps: Iterable[Step]) -> dict[str, tuple[int, int]]:
+    """Return each barrier's number and how many virtual processors wait there."""
+    waiting: dict[str, set[int]] = {}
+    for step in steps:
+        if isinstance(step.action, Barrier):
+            waiting.setdefault(step.action.name, set()).add(step.vcpu)
+    return {name: (number, len(vcpus)) for number, (name, vcpus) in enumerate(waiting.items())}
+
+
+def _vcpu(setup: Setup, program: Program, vcpu: int, barriers: dict[str, tuple[int, int]]) -> bytes:
+    items = list(_items(setup)) if program.level is Level.VMX else []
+    own = [step for step in program.steps if step.vcpu == vcpu]
+    ops = [op for slot, step in enumerate(own) for op in _ops(step, slot, barriers)]
+    handlers, slots = _handlers(setup, len(own), barriers)
+    ranges = [
+        wire.RANGE.pack(first, last, access, 0)
+        for access, some in (
+            (wire.RANGE_READ, setup.msr_bitmap.reads),
+            (wire.RANGE_WRITE, setup.msr_bitmap.writes),
+        )
+        for first, last in some
+    ]
+    guest = setup.guest
+    flags = (
+        wire.GUEST_IF * guest.interrupt_flag
+        | wire.GUEST_TF * guest.trap_flag
+        | wire.GUEST_CPL3 * (guest.cpl == 3)
+    )
+    words = [wire.WORD.pack(offset, word) for offset, word in setup.page.words]
+    body = b"".join([*(wire.ITEM.pack(*item) for item in items), *words, *ranges, *ops, *handlers])
+    if slots > wire.MAX_SLOTS:
+        raise CannotEncodeError(f"{slots} steps on one virtual processor, {wire.MAX_SLOTS} is the most")
+    return (
+        wire.VCPU.pack(
+            wire.VCPU.size + len(body),
+            len(items),
+            len(words),
+            len(ranges),
+            len(ops),
+            len(handlers),
+            wire.FILLS[setup.page.fill],
+            flags,
+            setup.page.value,
+            len(own),
+            slots,
+        )
+        + body
+    )
+
+
+def _handlers(setup: Setup, first_slot: int, barriers: dict[str, tuple[int, int]]) -> tuple[list[bytes], int]:
+    """Return the handlers' blocks, and the number of slots with theirs."""
+    blocks, slot = [], first_slot
+    every = [*setup.handlers, *([(wire.VECTOR_ANY, EOI_HANDLER)] if setup.eoi else [])]
+    for vector, steps in every:
+        ops = [op for at, step in enumerate(steps) for op in _ops(step, slot + at, barriers)]
+        blocks.append(wire.HANDLER.pack(vector, len(ops), 0) + b"".join(ops))
+        slot += len(steps)
+    return blocks, slot
+
+
+def _items(setup: Setup) -> Iterator[tuple[int, int, int]]:
+    """Yield what the VMCS holds beyond the probe's own base, overrides last."""
+    yield from _controls(setup.controls)
+    if setup.tpr_threshold:
+        yield Field.TPR_THRESHOLD, wire.HOW_SET, setup.tpr_threshold
+    if setup.rvi or setup.svi:
+        yield Field.GUEST_INTERRUPT_STATUS, wire.HOW_SET, setup.rvi | setup.svi << 8
+    if setup.eoi_exit_bitmap:
+        yield from _eoi_exit_bitmap(setup.eoi_exit_bitmap)
+    guest = setup.guest
+    if guest.exception_bitmap:
+        yield Field.EXCEPTION_BITMAP, wire.HOW_SET, sum(1 << vector for vector in guest.exception_bitmap)
+    if guest.blocking:
+        yield Field.GUEST_INTERRUPTIBILITY_STATE, wire.HOW_SET, int(guest.blocking)
+    if guest.activity:
+        yield Field.GUEST_ACTIVITY_STATE, wire.HOW_SET, int(guest.activity)
+    if setup.posted:
+        posted = setup.posted
+        yield Field.POSTED_INTERRUPT_NOTIFICATION_VECTOR, wire.HOW_SET, posted.notification_vector
+        pir = sum(1 << vector for vector in posted.pir)
+        for index in range(4):
+            yield wire.ITEM_PID + index, wire.HOW_SET, pir >> 64 * index & (1 << 64) - 1
+        yield (
+            wire.ITEM_PID + 4,
+            wire.HOW_SET,
+            posted.outstanding | posted.suppress << 1 | (posted.notification_vector & 0xFF) << 16,
+        )
+    yield from _msr_lists(setup)
+    for field, value in setup.fields:
+        yield _field(field, value)
+
+
+def _controls(controls: Controls) -> Iterator[tuple[int, int, int]]:
+    for kind, field in CONTROL_FIELDS.items():
+        word = controls.word(kind)
+        if word:
+            yield field, wire.HOW_CONTROL, word
+
+
+def _eoi_exit_bitmap(vectors: frozenset[int]) -> Iterator[tuple[int, int, int]]:
+    bits = sum(1 << vector for vector in vectors)
+    for index in range(4):
+        yield Field.EOI_EXIT_BITMAP_0 + 2 * index, wire.HOW_SET, bits >> 64 * index & (1 << 64) - 1
+
+
+def _msr_lists(setup: Setup) -> Iterator[tuple[int, int, int]]:
+    lists = setup.msr_lists
+    for entries, what, count in (
+        (lists.entry_load, wire.ITEM_ENTRY_LOAD, Field.VM_ENTRY_MSR_LOAD_COUNT),
+        (lists.exit_store, wire.ITEM_EXIT_STORE, Field.VM_EXIT_MSR_STORE_COUNT),
+        (lists.exit_load, wire.ITEM_EXIT_LOAD, Field.VM_EXIT_MSR_LOAD_COUNT),
+    ):
+        if entries:
+            yield count, wire.HOW_SET, len(entries)
+        for index, entry in enumerate(entries):
+            yield what + index, entry.msr, entry.value
+
+
+_PAGES = {Page.OWN: wire.HOW_OWN, Page.STALE: wire.HOW_STALE, Page.APIC_ACCESS: wire.HOW_APIC_ACCESS}
+
+
+def _field(field: Field, value: FieldValue) -> tuple[int, int, int]:
+    match value:
+        case Number(number):
+            return field, wire.HOW_SET, number
+        case Flip(bit):
+            return field, wire.HOW_FLIP, bit
+        case BeyondWidth():
+            return field, wire.HOW_BEYOND, 0
+        case PageAddress(Page.OF_VCPU, vcpu, add):
+            return field, wire.HOW_OF_VCPU | vcpu << 8, add
+        case PageAddress(page, _, add):
+            return field, _PAGES[page], add
+
+
+def _ops(step: Step, slot: int, barriers: dict[str, tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the operations of one step."""
+    action = step.action
+    if isinstance(action, Post):
+        yield from _post(action, slot, step.vcpu)
+    elif isinstance(action, Vmm | Inject | Raise):
+        for op, flags, arg, value in _vmm(action):
+            yield wire.OP.pack(op, flags, slot, arg, value)
+        yield wire.OP.pack(wire.OP_DONE, 0, slot, 0, 0)
+    elif isinstance(action, Barrier):
+        number, count = barriers[action.name]
+        yield wire.OP.pack(wire.OP_BARRIER, 0, slot, number, count)
+    else:
+        op, arg, value = _guest_op(action)
+        flags = wire.OP_CPL3 if step.cpl == 3 else 0
+        if isinstance(action, Rdmsr | Wrmsr) and action.garbage:
+            flags |= wire.OP_GARBAGE
+        yield wire.OP.pack(op, flags, slot, arg, value)
+
+
+def _guest_op(action: Action) -> tuple[int, int, int]:
+    """Return operation, argument and value of one guest instruction."""
+    match action:
+        case Rdmsr(msr):
+            return wire.OP_RDMSR, msr, 0
+        case Wrmsr(msr, value):
+            return wire.OP_WRMSR, msr, value
+        case SetApicBase(value):
+            return wire.OP_WRMSR, wire.IA32_APIC_BASE, value
+        case ReadCr8():
+            return wire.OP_READ_CR8, 0, 0
+        case WriteCr8(value):
+            return wire.OP_WRITE_CR8, 0, value
+        case Cpuid(leaf):
+            return wire.OP_CPUID, leaf, 0
+        case MmioRead(offset):
+            return wire.OP_MMIO_READ, offset, 0
+        case Plain() as plain if plain in wire.PLAIN_OPS:
+            return wire.PLAIN_OPS[plain], 0, 0
+    raise CannotEncodeError(f"the step {action!r}")
+
+
+def _post(post: Post, slot: int, sender: int) -> Iterator[bytes]:
+    op = wire.OP_PID_BIT if post.by_guest else wire.OP_PID_BIT_VMM
+    bits = sorted(post.vectors) + [wire.PID_OUTSTANDING] * post.outstanding
+    for bit in bits:
+        yield wire.OP.pack(op, 0, slot, post.to, bit)
+    if post.notify is not None and post.by_guest:
+        yield wire.OP.pack(wire.OP_SEND_IPI, 0, slot, post.to, post.notify)
+    elif post.notify is not None:
+        if post.to != sender:
+            raise CannotEncodeError("a VMM that notifies another virtual processor")
+        yield wire.OP.pack(wire.OP_RAISE, 0, slot, post.notify, 0)
+    if not post.by_guest:
+        yield wire.OP.pack(wire.OP_DONE, 0, slot, 0, 0)
+
+
+INJECT_EXTERNAL_INTERRUPT = 0x80000000
+"""Valid, type 0. SDM: *VM-Entry Controls for Event Injection*."""
+
+
+def _vmm(action: Vmm | Inject | Raise) -> Iterator[tuple[int, int, int, int]]:
+    if isinstance(action, Raise):
+        yield wire.OP_RAISE, 0, action.vector, 0
+    elif isinstance(action, Inject):
+        information = INJECT_EXTERNAL_INTERRUPT | action.vector
+        yield wire.OP_ITEM, wire.HOW_SET, Field.VM_ENTRY_INTERRUPTION_INFORMATION, information
+    else:
+        yield from _vmm_changes(action)
+
+
+def _vmm_changes(vmm: Vmm) -> Iterator[tuple[int, int, int, int]]:
+    for offset, word in vmm.words:
+        yield wire.OP_WORD, 0, offset, word
+    for what, how, value in _vmm_items(vmm):
+        if how > 0xFF:
+            raise CannotEncodeError("a VMM step that gives a field another virtual processor's page")
+        yield wire.OP_ITEM, how, what, value
+    if vmm.interrupt_flag is not None:
+        yield wire.OP_INTERRUPT_FLAG, 0, 0, int(vmm.interrupt_flag)
+    if vmm.msr_bitmap is not None:
+        yield from _new_bitmap(vmm.msr_bitmap)
+
+
+def _vmm_items(vmm: Vmm) -> Iterator[tuple[int, int, int]]:
+    if vmm.controls is not None:
+        for kind, field in CONTROL_FIELDS.items():
+            yield field, wire.HOW_CONTROL, vmm.controls.word(kind)
+    for field, how, value in (
+        (Field.TPR_THRESHOLD, wire.HOW_SET, vmm.tpr_threshold),
+        (Field.GUEST_INTERRUPT_STATUS, wire.HOW_LOW_BYTE, vmm.rvi),
+        (Field.GUEST_INTERRUPT_STATUS, wire.HOW_HIGH_BYTE, vmm.svi),
+        (Field.GUEST_INTERRUPTIBILITY_STATE, wire.HOW_SET, vmm.blocking),
+        (Field.GUEST_ACTIVITY_STATE, wire.HOW_SET, vmm.activity),
+    ):
+        if value is not None:
+            yield field, how, int(value)
+    if vmm.eoi_exit_bitmap is not None:
+        yield from _eoi_exit_bitmap(vmm.eoi_exit_bitmap)
+    for field, setting in vmm.fields:
+        yield _field(field, setting)
+
+
+def _new_bitmap(bitmap: MsrBitmap) -> Iterator[tuple[int, int, int, int]]:
+    yield wire.OP_BITMAP_CLEAR, 0, 0, 0
+    for kind, access in ((Access.READ, wire.RANGE_READ), (Access.WRITE, wire.RANGE_WRITE)):
+        for first, last in bitmap.reads if kind is Access.READ else bitmap.writes:
+            yield wire.OP_BITMAP_SET, 0, access, first | last << 32
