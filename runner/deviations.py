@@ -24,7 +24,6 @@ from runner.scenario import (
     OutcomeExpected,
     Point,
     StepExpected,
-    WordExpected,
 )
 from runner.step_mismatches import before_first_entry
 
@@ -35,9 +34,10 @@ NOT_REACHED = StepExpected(Stuck.NOT_REACHED)
 class Instead:
     """What a subject shows instead of the expectation; what is ``None`` or empty is as expected.
 
-    ``exit`` and ``after`` replace fields of `Exit` and `After` by name (in ``after``, ``None`` is *as set
-    up*); ``words`` are merged into the page of ``after``. ``instruction`` and ``msrs`` limit
-    ``outcome``, ``exit`` and ``delivers`` to such steps.
+    ``exit`` are fields of `Exit` by name, for an expected exit with the same reason or in place of another
+    outcome. ``after`` are fields of `After`: page and physical registers are merged word by word, unless
+    empty; empty and ``None`` are *as set up*. ``step`` (its name in the scenario language) and ``msrs``
+    limit ``outcome``, ``exit`` and ``delivers`` to such steps.
     """
 
     entry: Entry | None = None
@@ -45,8 +45,7 @@ class Instead:
     exit: tuple[tuple[str, Any], ...] = ()
     delivers: tuple[Delivers, ...] | None = None
     after: tuple[tuple[str, Any], ...] = ()
-    words: tuple[tuple[int, WordExpected], ...] = ()
-    instruction: str = ""
+    step: str = ""
     msrs: frozenset[int] = frozenset()
 
 
@@ -54,8 +53,8 @@ class Instead:
 class Deviation:
     """One announced deviation of a subject, for cases that name one of ``rules``.
 
-    ``at`` limits it to points of a ``vary``: values by name, spelled as in `Point.values`. ``name`` is
-    where it stands, ``backends/subjects/bochs.yaml:12``.
+    ``at`` limits it to points of a ``vary``: values by name, as `plainly` spells them. ``name`` is where
+    it stands, ``backends/subjects/bochs.yaml:12``.
     """
 
     rules: tuple[str, ...]
@@ -70,8 +69,13 @@ class Deviation:
         """Whether the entry may excuse a difference in this point."""
         values = dict(point.values)
         return not set(self.rules).isdisjoint(case.rules) and all(
-            values.get(name) in allowed for name, allowed in self.at
+            plainly(values.get(name, "")) in allowed for name, allowed in self.at
         )
+
+
+def plainly(value: str) -> str:
+    """Spell a number in decimal, so that ``0x51`` and ``81`` are the same value of a ``vary``."""
+    return str(int(value, 0)) if re.fullmatch(r"0x[0-9a-fA-F]+|0|[1-9][0-9]*", value) else value
 
 
 def excuse(
@@ -122,11 +126,11 @@ def _reached(
 
 
 def _meant(step: Step, instead: Instead) -> bool:
-    kind_fits = instead.instruction in ("", instruction_name(step.action))
+    kind_fits = instead.step in ("", step_name(step.action))
     return kind_fits and (not instead.msrs or getattr(step.action, "msr", None) in instead.msrs)
 
 
-def instruction_name(action: Action) -> str:
+def step_name(action: Action) -> str:
     """Return the name of an action in the scenario language, ``write-cr8``."""
     spelled = getattr(action, "value", None)
     name = spelled if isinstance(spelled, str) else type(action).__name__
@@ -135,14 +139,19 @@ def instruction_name(action: Action) -> str:
 
 def _step(wanted: StepExpected, instead: Instead) -> StepExpected:
     outcome = wanted.outcome if instead.outcome is None else instead.outcome
-    if instead.exit and isinstance(outcome, Exit):
-        outcome = replace(outcome, **dict(instead.exit))
+    if instead.exit:
+        fields = dict(instead.exit)
+        same = outcome if isinstance(outcome, Exit) and outcome.reason == fields["reason"] else None
+        outcome = replace(same, **fields) if same else Exit(**fields)
     return StepExpected(outcome, wanted.delivers if instead.delivers is None else instead.delivers)
 
 
 def _after(wanted: After, instead: Instead) -> After:
-    changed = replace(wanted, **dict(instead.after))
-    return replace(changed, page=tuple(sorted({**dict(changed.page), **dict(instead.words)}.items())))
+    changed = dict(instead.after)
+    for name in ("page", "physical"):
+        if changed.get(name):
+            changed[name] = tuple(sorted({**dict(getattr(wanted, name)), **dict(changed[name])}.items()))
+    return replace(wanted, **changed)
 
 
 def unshown(

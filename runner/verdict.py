@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import zip_longest
+from itertools import chain, repeat
 from typing import Protocol
 
 from runner.deviations import Deviation, excuse
@@ -49,11 +49,11 @@ class Catalogue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PointResult:
-    """The verdict on one point, and what it rests on."""
+    """The verdict on one point, and what it rests on; what conforms keeps no answer, a sweep has many."""
 
     point: str
     verdict: Verdict
-    answer: Answer
+    answer: Answer | None = None
     reason: str = ""
     differences: tuple[Difference, ...] = ()
     deviations: tuple[Deviation, ...] = ()
@@ -96,8 +96,10 @@ def judge(
     bench = _Bench(case, deviations, settled=catalogue[case.rules[0]].settled)
     return _summed_up(
         tuple(
-            bench.judge(point, answer or NO_ANSWER, wanted or NO_ORACLE)
-            for point, answer, wanted in zip_longest(case.points, answers, oracle)
+            bench.judge(point, answer, wanted)
+            for point, answer, wanted in zip(
+                case.points, chain(answers, repeat(NO_ANSWER)), chain(oracle, repeat(NO_ORACLE)), strict=False
+            )
         )
     )
 
@@ -126,14 +128,14 @@ class _Bench:
         if point.expected.from_model:
             return self._swept(point, answer, wanted)
         found = differences(point.program, point.expected, answer)
-        return self._explained(point, answer, found) if found else _conforming(point, answer)
+        return self._explained(point, answer, found) if found else _conforming(point)
 
     def _swept(self, point: Point, answer: Observation, wanted: Answer) -> PointResult:
         if not isinstance(wanted, Observation):
             verdict = Verdict.UNSUPPORTED if isinstance(wanted, Unsupported) else Verdict.BROKEN
             return PointResult(point.id, verdict, answer, f"the reference model: {wanted.reason}")
         found = disagreements(point.program, wanted, answer)
-        return self._explained(point, answer, found) if found else _conforming(point, answer)
+        return self._explained(point, answer, found) if found else _conforming(point)
 
     def _explained(self, point: Point, answer: Observation, found: tuple[Difference, ...]) -> PointResult:
         """Say what differences mean: announced, unsettled, or not conforming."""
@@ -146,8 +148,8 @@ class _Bench:
         return PointResult(point.id, verdict, answer, _one_line(found[0]), found)
 
 
-def _conforming(point: Point, answer: Observation) -> PointResult:
-    return PointResult(point.id, Verdict.CONFORMS, answer)
+def _conforming(point: Point) -> PointResult:
+    return PointResult(point.id, Verdict.CONFORMS)
 
 
 def _misshapen(point: Point, seen: Observation) -> str:

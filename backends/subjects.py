@@ -1,0 +1,26 @@
+"""Which backend runs a subject of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from backends import Backend, bochs
+from backends.model import Model
+
+Factory = Callable[[str, Mapping[str, Any]], Backend]
+"""Makes a backend from a subject's name and the ``start`` of its file, which the schema has looked at."""
+
+
+def _model(_: str, __: Mapping[str, Any]) -> Backend:
+    return Model()
+
+
+KINDS: Mapping[str, Factory] = MappingProxyType({"model": _model, "machine": bochs.backend})
+"""By `kind` of a subject file; the file's schema knows the same names."""
+
+
+def backend(kind: str, name: str, start: Mapping[str, Any]) -> Backend:
+    """Return the backend of a subject; nothing is started before it is asked to run."""
+    return KINDS[kind](name, start)

@@ -1,0 +1,80 @@
+"""One batch: cases that a subject runs together, judged one after the other as the answers come.
+
+Whatever goes wrong on the way leaves *broken* for the cases without an answer, never a verdict.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, repeat
+
+from runner.deviations import Deviation, plainly
+from runner.outcome import Answer, BackendBroken, Unsupported
+from runner.program import Program
+from runner.scenario import Case
+from runner.verdict import CaseResult, Catalogue, judge
+
+Run = Callable[[Sequence[Program]], Iterator[Answer]]
+"""Yields one answer a program, in order."""
+
+NO_ORACLE_FOR_ITSELF = Unsupported("not run: the reference model is the oracle and cannot confirm itself")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a subject is judged with; ``capabilities`` are its own, for what a case supposes (``when``)."""
+
+    run: Run
+    oracle: Run | None
+    catalogue: Catalogue
+    deviations: Sequence[Deviation]
+    capabilities: Mapping[str, str]
+
+    def results(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
+        """Yield the result of each case, in order, from one run of the subject.
+
+        Without an ``oracle`` the subject is the reference model itself.
+        """
+        hindrances = [self._hindrance(case) for case in cases]
+        programs = [
+            point.program
+            for case, hindrance in zip(cases, hindrances, strict=True)
+            if hindrance is None
+            for point in case.points
+        ]
+        answers = _answers(self.run, programs)
+        for case, hindrance in zip(cases, hindrances, strict=True):
+            count = len(case.points)
+            own = islice(answers, count) if hindrance is None else repeat(hindrance, count)
+            yield judge(case, own, self.catalogue, self.deviations, self._expected(case, hindrance))
+
+    def _hindrance(self, case: Case) -> Unsupported | None:
+        """Return why a case does not run: it supposes something else, or it asks the oracle about itself."""
+        for name, wanted in case.when:
+            found = self.capabilities.get(name)
+            if found is None:
+                return Unsupported(f"{name}: the subject does not say what it has")
+            if plainly(found) != plainly(wanted):
+                return Unsupported(f"{name}: the case supposes {wanted}, the subject has {found}")
+        swept = any(point.expected.from_model for point in case.points)
+        return NO_ORACLE_FOR_ITSELF if swept and self.oracle is None else None
+
+    def _expected(self, case: Case, hindrance: Unsupported | None) -> Iterator[Answer]:
+        if self.oracle is None or hindrance or not any(point.expected.from_model for point in case.points):
+            return iter(())
+        return _answers(self.oracle, [point.program for point in case.points])
+
+
+def _answers(run: Run, programs: Sequence[Program]) -> Iterator[Answer]:
+    """Yield an answer a program; those that a failing backend leaves out are broken."""
+    given = 0
+    failure = BackendBroken("the backend gave no more answers")
+    try:
+        for answer in islice(run(programs), len(programs)) if programs else ():
+            given += 1
+            yield answer
+    except Exception as error:  # noqa: BLE001 - whatever it is, it says nothing about conformance
+        failure = BackendBroken(f"the backend failed: {error!r}", traceback.format_exc())
+    yield from repeat(failure, len(programs) - given)

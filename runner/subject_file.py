@@ -1,0 +1,181 @@
+"""Subject files, `backends/subjects/*.yaml`: what a subject is, how it is started, where it deviates.
+
+Strict YAML and a schema of its own, whose `instead` speaks the words of the scenario language.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from runner.deviations import Deviation, Instead, plainly
+from runner.expectations import after_fields, delivers, entry, exit_fields, outcome
+from runner.loading import ROOT, SPECS
+from runner.nodes import Map, Mark, Node, Notes, Scalar, plain, read
+from runner.outcome import Entered, Entry
+from runner.problems import MalformedError, Problem, did_you_mean
+from runner.rules import Catalogue
+from runner.scenario import Exit
+from runner.schema import Schema
+from runner.values import entries, items, msr, span, word
+from runner.vary import RANGE, names_in
+
+SHIPPED = ROOT / "backends" / "subjects"
+SCHEMA = ROOT / "backends" / "subject.schema.json"
+LANGUAGE = "scenario.schema.json"
+
+
+class InvalidSubject(MalformedError):  # noqa: N818 - what the file is, not what went wrong here
+    """A subject that cannot be tested, with everything that is wrong with its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectFile:
+    """What one file says; ``start`` is for the subject's kind to read."""
+
+    name: str
+    path: Path
+    says: str
+    kind: str
+    start: Mapping[str, Any]
+    deviations: tuple[Deviation, ...]
+
+    def deviations_of(self, version: str) -> tuple[Deviation, ...]:
+        """Return the entries that speak of this version of the subject."""
+        numbers = re.search(r"\d+(\.\d+)*", version)
+        known = numbers[0] if numbers else "0"
+        return tuple(
+            deviation
+            for deviation in self.deviations
+            if SpecifierSet(deviation.versions, prereleases=True).contains(known)
+        )
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the subjects that come with the suite."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+
+
+def find(name: str) -> Path:
+    """Return the file of a shipped subject, or the file that *name* itself is."""
+    path = Path(name)
+    if path.suffix == ".yaml" or path.name != name:
+        return path
+    if name not in shipped():
+        known = f"{did_you_mean(name, shipped())}; known are {', '.join(shipped())}"
+        raise InvalidSubject([Problem("--backend", 1, 1, f"no subject `{name}`{known}")])
+    return SHIPPED / f"{name}.yaml"
+
+
+def load(path: Path, catalogue: Catalogue) -> SubjectFile:
+    """Read one file; `InvalidSubject` has everything that is wrong with it."""
+    file = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidSubject([Problem(file, 1, 1, f"cannot be read: {error.strerror}")]) from error
+    notes = Notes(file)
+    top = read(data, notes)
+    if top is not None and not notes.problems:
+        notes.problems += _schema().findings(top, file).problems
+    known = () if notes.problems else tuple(_deviations(top, catalogue, notes))
+    if notes.problems or not isinstance(top, Map):
+        raise InvalidSubject(notes.problems)
+    said: dict[str, Any] = plain(top)
+    return SubjectFile(path.stem, path, said["says"], said["kind"], said.get("start", {}), known)
+
+
+@cache
+def _schema() -> Schema:
+    """Return the schema with the definitions of the scenario language that it refers to."""
+    text = SCHEMA.read_text(encoding="utf-8").replace(f"../specs/{LANGUAGE}#", "#")
+    document = json.loads(text)
+    language = json.loads((SPECS / LANGUAGE).read_text(encoding="utf-8"))
+    return Schema({**document, "$defs": {**language["$defs"], **document["$defs"]}})
+
+
+def _deviations(top: Node | None, catalogue: Catalogue, notes: Notes) -> Iterator[Deviation]:
+    for name, mark in names_in(top).items():
+        notes.add(mark, f"`{name}`: nothing varies in a subject file")
+    for node in items(entries(top).get("deviations")):
+        if isinstance(node, Map):
+            yield _deviation(node, catalogue, notes)
+
+
+def _deviation(node: Map, catalogue: Catalogue, notes: Notes) -> Deviation:
+    given = node.nodes
+    return Deviation(
+        rules=tuple(_rules(items(given["rules"]), catalogue, notes)),
+        instead=_instead(given, notes),
+        why=word(given["why"]),
+        link=word(given["link"]),
+        at=tuple((name, frozenset(_values(items(each), notes))) for name, each in _at(given).items()),
+        versions=_versions(given.get("versions"), notes),
+        name=f"{notes.file}:{node.mark.line}",
+    )
+
+
+def _at(given: Mapping[str, Node]) -> Mapping[str, Node]:
+    return entries(given.get("at"))
+
+
+def _rules(nodes: Iterable[Node], catalogue: Catalogue, notes: Notes) -> Iterator[str]:
+    for node in nodes:
+        if word(node) in catalogue:
+            yield catalogue[word(node)].id
+        else:
+            notes.add(node.mark, catalogue.unknown(word(node)))
+
+
+def _values(nodes: Iterable[Node], notes: Notes) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, Scalar) and RANGE.fullmatch(node.text):
+            first, last = span(node, notes)
+            yield from map(str, range(first, last + 1))
+        else:
+            yield plainly(word(node))
+
+
+def _versions(node: Node | None, notes: Notes) -> str:
+    if node is None:
+        return ""
+    try:
+        return str(SpecifierSet(word(node)))
+    except InvalidSpecifier:
+        notes.add(node.mark, f"`{word(node)}` is no version specifier; write `<3.2`, or `>=2.7,<3`")
+        return ""
+
+
+def _instead(given: Mapping[str, Node], notes: Notes) -> Instead:
+    said = entries(given["instead"])
+    shown = outcome(said, notes)
+    first = said.get("expect-entry")
+    return Instead(
+        entry=_entry(first) if first else None,
+        outcome=None if isinstance(shown, Exit) else shown,
+        exit=tuple(exit_fields(said["exit"]).items()) if "exit" in said else (),
+        delivers=delivers(said, lambda _: None, notes) if "delivers" in said else None,
+        after=tuple(_after(said, notes)),
+        step=word(given["step"]) if "step" in given else "",
+        msrs=frozenset(map(msr, items(given.get("msrs")))),
+    )
+
+
+def _entry(node: Node) -> Entry:
+    return Entered() if isinstance(node, Scalar) else entry(node)
+
+
+def _after(said: Mapping[str, Node], notes: Notes) -> Iterator[tuple[str, Any]]:
+    """Yield fields of `After`; ``unchanged`` is what silence is: no words, or `None`."""
+    unchanged = {name for name, node in said.items() if isinstance(node, Scalar) and node.text == "unchanged"}
+    for name in sorted(unchanged):
+        yield name, () if name == "page" else None
+    named = Map({name: node for name, node in said.items() if name not in unchanged}, Mark(1, 1))
+    yield from after_fields(named, notes).items()
