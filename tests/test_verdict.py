@@ -23,6 +23,7 @@ from runner.outcome import (
     StepResult,
     Stuck,
     Unsupported,
+    VmExit,
     VmfailValid,
 )
 from runner.program import Plain, Rdmsr, Wrmsr
