@@ -21,6 +21,8 @@ def read_case(node: Map, around: Surroundings, schema: Schema, notes: Notes) -> 
     before = len(notes.problems)
     given = node.nodes
     values = variations(given.get("vary"), notes)
+    if len(notes.problems) > before:
+        return None
     _check_names(node, values, notes)
     _check_model(node, notes)
     _check_guest_level(node, around.level, notes)
@@ -45,12 +47,14 @@ def read_case(node: Map, around: Surroundings, schema: Schema, notes: Notes) -> 
     )
 
 
-def check_file_setup(node: Node | None, level: Level, notes: Notes) -> None:
-    """Note what the setup that all cases share cannot say."""
+def check_file_setup(node: Node | None, level: Level, notes: Notes) -> bool:
+    """Note what the setup that all cases share cannot say; return whether it says nothing of that."""
+    before = len(notes.problems)
     for name, mark in names_in(node).items():
         notes.add(mark, f"`{name}` in the setup of the file; use it in the setup of the case that varies it")
     if level is Level.GUEST:
         _check_guest_setup(node, notes)
+    return len(notes.problems) == before
 
 
 def _check_guest_setup(node: Node | None, notes: Notes) -> None:

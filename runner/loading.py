@@ -120,7 +120,8 @@ def _scenario(top: Map, notes: Notes) -> Scenario | None:
         return None
     title, level, setup = top.nodes["title"], Level(word(top.nodes["level"])), top.nodes.get("setup")
     check_prose(title, nodes, notes)
-    check_file_setup(setup, level, notes)
+    if not check_file_setup(setup, level, notes):
+        return None
     around = Surroundings(level, setup, named_setups())
     cases = [_case(node, around, notes) for node in nodes]
     return Scenario(notes.file, word(title), level, tuple(case for case in cases if case))

@@ -168,6 +168,8 @@ class _Reader:
 
     def scalar(self, event: Any, mark: Mark, key: Mark | None) -> Scalar:
         text: str = event.value
+        if not text and not event.style and key:  # nothing has no place of its own
+            mark = key
         if event.style:  # quoted or a block: always text
             return Scalar(text, text, mark, key)
         for pattern, advice in SURPRISES:

@@ -92,7 +92,8 @@ def check_setup_pages(setup: Setup, count: int, mark: Mark, notes: Notes) -> Non
     """Note fields that are given the page of a virtual processor which the case does not have."""
     for _, value in setup.fields:
         if isinstance(value, PageAddress) and value.page is Page.OF_VCPU and value.vcpu >= count:
-            notes.add(mark, f"of-vcpu-{value.vcpu}: the case has {count} virtual processors, from 0 on")
+            highest = f"0 to {count - 1}" if count > 1 else "only 0"
+            notes.add(mark, f"of-vcpu-{value.vcpu} in `fields`; `vcpus` lists {highest}")
 
 
 def _name(node: Map) -> str:
@@ -191,9 +192,7 @@ def _check_barriers(steps: Steps, notes: Notes) -> None:
             name = step.action.name
             first.setdefault(name, node)
             if name in met.setdefault(step.vcpu, []):
-                notes.add(
-                    node.mark, f"barrier `{name}` a second time on virtual processor {step.vcpu}; rename it"
-                )
+                notes.add(node.mark, f"barrier `{name}` a second time on one virtual processor; rename it")
             met[step.vcpu].append(name)
     for name, node in first.items():
         if sum(name in names for names in met.values()) < 2:
