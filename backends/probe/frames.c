@@ -17,8 +17,7 @@ static void make_tables(void) {
     table[0][i] = c;
   }
   for (u32 i = 0; i < 256; i++)
-    for (int k = 1; k < 8; k++)
-      table[k][i] = table[k - 1][i] >> 8 ^ table[0][table[k - 1][i] & 0xff];
+    for (int k = 1; k < 8; k++) table[k][i] = table[k - 1][i] >> 8 ^ table[0][table[k - 1][i] & 0xff];
 }
 
 u32 crc32(u32 crc, const void *data, u64 length) {

@@ -27,9 +27,8 @@ struct exception_entry {
 };
 extern const struct exception_entry __exceptions_start[], __exceptions_end[];
 
-#define MAY_FAULT(instruction)                                                                     \
-  "xorl %%r8d, %%r8d\n1: " instruction                                                             \
-  "\n2:\n.pushsection .exceptions, \"a\"\n.quad 1b, 2b\n.popsection\n"
+#define MAY_FAULT(instruction)                                                                               \
+  "xorl %%r8d, %%r8d\n1: " instruction "\n2:\n.pushsection .exceptions, \"a\"\n.quad 1b, 2b\n.popsection\n"
 
 /* RDMSR and WRMSR that return 0, or vector + 1 of the fault. */
 static inline u32 try_rdmsr(u32 msr, u64 *value) {

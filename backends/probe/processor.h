@@ -1,0 +1,11 @@
+/* A processor from its first instruction in C to VMX root operation. */
+#ifndef PROCESSOR_H
+#define PROCESSOR_H
+
+#include "cpu.h"
+
+/* Once, before the first processor_init. */
+void processors_init(void);
+void processor_init(struct cpu *c, u32 index);
+
+#endif
