@@ -15,16 +15,18 @@ from backends.model.local_apic import (
     INITIAL_COUNT,
     LVTS,
     MASKED,
-    SEND_ILLEGAL_VECTOR,
     SVR,
     TIMER,
+    TO_SELF,
     LocalApic,
 )
 from backends.model.memory import NotModelled
 from backends.model.trace import SILENT, Trace
 from runner.apic import (
     EOI,
+    FIRST_MSR,
     ICR,
+    REGISTERS,
     REGISTERS_BY_MSR,
     REGISTERS_BY_NAME,
     SELF_IPI,
@@ -36,15 +38,28 @@ from runner.outcome import GP0, Completed, Fault
 
 COMPLETED = Completed()
 
-CMCI = REGISTERS_BY_NAME["LVT_CMCI"].msr
-READ_ONLY_BITS = 1 << 12 | 1 << 14
+APICID, PPR, LDR, CMCI, CURRENT_COUNT = (
+    REGISTERS_BY_NAME[name].msr for name in ("APICID", "PPR", "LDR", "LVT_CMCI", "CURRENT_COUNT")
+)
+READ_ONLY_BITS, DELIVERY_STATUS = 1 << 12 | 1 << 14, 1 << 12
 TIMER_MODE, TSC_DEADLINE_MODE, RESERVED_MODE = 0b11 << 17, 0b10 << 17, 0b11 << 17
 SUPPRESS_EOI_BROADCAST, FOCUS_PROCESSOR_CHECKING = 1 << 12, 1 << 9
-DELIVERY_STATUS = 1 << 12
-VECTOR_SETS = (("isr", 0x810), ("tmr", 0x818), ("irr", 0x820))
 
+WATCHED = tuple(
+    register.msr
+    for register in REGISTERS
+    if register.readable
+    and register.name not in ("APICID", "VERSION", "PPR", "ICR", "CURRENT_COUNT", "LVT_CMCI")
+)
+"""Registers that the final state compares: those that say something of what a guest did to them."""
+
+_MODE_WORDS = {
+    ApicMode.DISABLED: "globally disabled",
+    ApicMode.XAPIC: "in xAPIC mode",
+    ApicMode.X2APIC: "in x2APIC mode",
+}
 _MISSING = {0x80C: "apic.no-remote-read", 0x80E: "apic.no-dfr", 0x831: "apic.no-msr-831h"}
-_FAULTS: Mapping[str, str] = MappingProxyType(
+_RULES: Mapping[str, str] = MappingProxyType(
     {
         "APICID": "apic.id-32-bits-read-only",
         "VERSION": "apic.version-register",
@@ -59,12 +74,13 @@ _FAULTS: Mapping[str, str] = MappingProxyType(
         "ESR": "apic.esr-accepts-only-zero",
         "ICR": "apic.icr-reserved-bits",
         "LVT_TIMER": "apic.lvt-timer-layout",
+        "INITIAL_COUNT": "apic.timer-counts",
         "CURRENT_COUNT": "apic.timer-counts",
         "DCR": "apic.divide-configuration-bits",
         "SELF_IPI": "apic.self-ipi-write-only",
     }
 )
-"""The rule by which an access to a register faults, but for what holds for all of them."""
+"""The rule that says which accesses a register allows; the other LVT entries share one."""
 
 
 def rdmsr(apic: LocalApic, msr: int, trace: Trace = SILENT) -> Completed | Fault:
@@ -73,7 +89,7 @@ def rdmsr(apic: LocalApic, msr: int, trace: Trace = SILENT) -> Completed | Fault
         return GP0
     register = REGISTERS_BY_MSR[msr]
     if not register.readable:
-        trace.by(_fault_rule(register), "{} is write-only: #GP(0)", register_name(msr))
+        trace.by(_rule(register), "{} is write-only: #GP(0)", register_name(msr))
         return GP0
     value = read(apic, msr)
     trace.by("apic.rdmsr-upper-half-zero", "the physical {} holds {:X}H", register_name(msr), value)
@@ -86,29 +102,108 @@ def wrmsr(apic: LocalApic, msr: int, value: int, trace: Trace = SILENT) -> Compl
         return GP0
     register = REGISTERS_BY_MSR[msr]
     if not register.writable:
-        trace.by(_fault_rule(register), "{} is read-only: #GP(0)", register_name(msr))
+        trace.by(_rule(register), "{} is read-only: #GP(0)", register_name(msr))
         return GP0
-    if value & reserved_bits(apic, register, value):
-        rule = "apic.wrmsr-upper-half-faults" if value >> 32 and msr != ICR else _fault_rule(register)
+    rule = _reserved_bits_rule(apic, register, value)
+    if rule:
         trace.by(rule, "{:X}H sets reserved bits of {}: #GP(0)", value, register_name(msr))
         return GP0
-    trace.by(_WRITE_RULES.get(msr, "apic.reserved-msr-range"), "{:X}H goes to the physical {}", value, register_name(msr))
+    trace.by(_rule(register), "{:X}H goes to the physical {}", value, register_name(msr))
     _write(apic, msr, value)
     return COMPLETED
 
 
 def _unavailable(apic: LocalApic, msr: int, trace: Trace) -> bool:
     if apic.mode is not ApicMode.X2APIC:
-        trace.by("apic.msrs-need-x2apic-mode", "the physical APIC's mode is {}: #GP(0)", apic.mode.value)
+        trace.by("apic.msrs-need-x2apic-mode", "the physical APIC is {}: #GP(0)", _MODE_WORDS[apic.mode])
     elif msr not in REGISTERS_BY_MSR:
-        rule = _MISSING.get(msr, "apic.msrs-without-register")
-        trace.by(rule, "MSR {:X}H is no register: #GP(0)", msr)
+        trace.by(_MISSING.get(msr, "apic.msrs-without-register"), "MSR {:X}H is no register: #GP(0)", msr)
     elif msr == CMCI and apic.implementation.lvt_entries < 7:
-        trace.by("apic.lvt-cmci-needs-seventh-entry", "there are {} LVT entries: #GP(0)", apic.implementation.lvt_entries)
+        entries = apic.implementation.lvt_entries
+        trace.by("apic.lvt-cmci-needs-seventh-entry", "there are {} LVT entries: #GP(0)", entries)
     else:
         return False
     return True
 
 
-def _fault_rule(register: ApicRegister) -> str:
-    return _FAULTS.get(register.name.rstrip("01234567"), "apic.other-lvt-layouts")
+def _rule(register: ApicRegister) -> str:
+    return _RULES.get(register.name.rstrip("01234567"), "apic.other-lvt-layouts")
+
+
+def _reserved_bits_rule(apic: LocalApic, register: ApicRegister, value: int) -> str | None:
+    """Return the rule that makes WRMSR of a value fault, or ``None``."""
+    if value & register.reserved:
+        return "apic.wrmsr-upper-half-faults" if value >> 32 and register.msr != ICR else _rule(register)
+    if register.msr == TIMER and value & TIMER_MODE == RESERVED_MODE:
+        return _rule(register)
+    if register.msr == SVR and value & SUPPRESS_EOI_BROADCAST and not apic.implementation.directed_eoi:
+        return "apic.svr-eoi-suppression-needs-support"
+    if register.msr == SVR and value & FOCUS_PROCESSOR_CHECKING and not apic.implementation.svr_bit_9:
+        return "apic.svr-bit-9-reserved"
+    return None
+
+
+def read(apic: LocalApic, msr: int) -> int:
+    """Return what a readable register holds."""
+    stored = apic.registers.get(msr)
+    if msr == CURRENT_COUNT:
+        return 0 if in_tsc_deadline_mode(apic) else apic.registers[INITIAL_COUNT]
+    if stored is not None:
+        return stored
+    for bits, base in ((apic.isr, 0x810), (apic.tmr, 0x818), (apic.irr, 0x820)):
+        if base <= msr < base + 8:
+            return bits >> 32 * (msr - base) & 0xFFFFFFFF
+    if msr == APICID:
+        return apic.identity
+    if msr == PPR:
+        return apic.ppr
+    if msr == LDR:
+        return apic.logical_identity
+    choices = apic.implementation
+    return choices.apic_version | choices.lvt_entries - 1 << 16 | choices.directed_eoi << 24
+
+
+def load(apic: LocalApic, offset: int) -> int:
+    """Return what a 32-bit load from the APIC's page gives; without an APIC there all bits are 1."""
+    if apic.mode is not ApicMode.XAPIC:
+        return 0xFFFFFFFF
+    register = REGISTERS_BY_MSR.get(FIRST_MSR + (offset >> 4))
+    if offset >> 4 == ICR - FIRST_MSR + 1:
+        return apic.registers[ICR] >> 32
+    if offset & 0xF or register is None or not register.readable:
+        return 0
+    value = read(apic, register.msr)
+    return (value << 24 if register.msr == APICID else value) & 0xFFFFFFFF
+
+
+def changes(apic: LocalApic) -> tuple[tuple[int, int], ...]:
+    """Return the watched registers that differ from the baseline, by MSR number."""
+    fresh = LocalApic(apic.identity, apic.mode, apic.implementation, [])
+    return tuple((msr, read(apic, msr)) for msr in WATCHED if read(apic, msr) != read(fresh, msr))
+
+
+def _write(apic: LocalApic, msr: int, value: int) -> None:
+    registers = apic.registers
+    if msr == EOI:
+        apic.end_of_interrupt()
+    elif msr == SELF_IPI:
+        apic.send(TO_SELF << 18 | value)
+    elif msr == ICR:
+        registers[ICR] = value & ~DELIVERY_STATUS
+        apic.send(value)
+    elif msr == ESR:
+        registers[ESR], apic.errors = apic.errors, 0
+    elif msr in LVTS:
+        software_disabled = not registers[SVR] & ENABLED
+        registers[msr] = value & ~READ_ONLY_BITS | MASKED * software_disabled
+    elif msr != INITIAL_COUNT or not in_tsc_deadline_mode(apic):
+        registers[msr] = value
+        if msr == SVR and not value & ENABLED:
+            registers.update((lvt, registers[lvt] | MASKED) for lvt in LVTS)
+    if registers[INITIAL_COUNT] and not registers[TIMER] & MASKED:
+        raise NotModelled("an APIC timer that runs unmasked: there is no time in this model")
+
+
+def in_tsc_deadline_mode(apic: LocalApic) -> bool:
+    """Whether the LVT timer entry selects TSC-deadline mode. SDM: *TSC-Deadline Mode*."""
+    return apic.registers[TIMER] & TIMER_MODE == TSC_DEADLINE_MODE

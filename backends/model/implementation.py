@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from runner.vmx import (
-    CONTROL_WORDS,
     Control,
     EntryControls,
     ExitControls,
@@ -33,30 +32,40 @@ def _allowed(word: type[Control], required: int = 0) -> AllowedSettings:
     return AllowedSettings(required, permitted)
 
 
-_SETTINGS: Mapping[type[Control], AllowedSettings] = MappingProxyType(
-    {
-        PinBasedControls: _allowed(PinBasedControls, 0x16),
-        PrimaryControls: _allowed(PrimaryControls, 0x0400_6172),
-        SecondaryControls: _allowed(SecondaryControls),
-        TertiaryControls: _allowed(TertiaryControls),
-        ExitControls: _allowed(ExitControls, 0x0003_6DFB),
-        EntryControls: _allowed(EntryControls, 0x0000_11FB),
-    }
+_SETTINGS = (
+    _allowed(PinBasedControls, 0x16),
+    _allowed(PrimaryControls, 0x0400_6172),
+    _allowed(SecondaryControls),
+    _allowed(TertiaryControls),
+    _allowed(ExitControls, 0x0003_6DFB),
+    _allowed(EntryControls, 0x0000_11FB),
+)
+_STORAGE_MSRS = frozenset((0x174, 0x175, 0x176))
+_OTHER_MSRS = (*((msr, 0) for msr in sorted(_STORAGE_MSRS)), (0xC0000080, 0x500))
+"""IA32_SYSENTER_CS, ESP and EIP; IA32_EFER with LME and LMA."""
+
+_CAPABILITY_MSRS = (
+    "IA32_VMX_TRUE_PINBASED_CTLS",
+    "IA32_VMX_TRUE_PROCBASED_CTLS",
+    "IA32_VMX_PROCBASED_CTLS2",
+    "IA32_VMX_PROCBASED_CTLS3",
+    "IA32_VMX_TRUE_EXIT_CTLS",
+    "IA32_VMX_TRUE_ENTRY_CTLS",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """The choices of one implementation.
+    """The choices of one implementation; ``allowed`` is in the order of `CONTROL_WORDS`.
 
     ``external_interrupts_wait_for_blocking``: STI and MOV-SS blocking delay external interrupts also
     with *external-interrupt exiting* 1. ``equal_class_takes_tpr``: the native PPR has TPR[3:0] where
-    the classes of TPR and of the interrupt in service are equal. ``other_msrs`` are MSRs outside the
-    local APIC that a guest may read or write as plain storage, by number.
+    the classes of TPR and of the interrupt in service are equal. ``other_msrs`` are the guest's values
+    of MSRs outside the local APIC, by number; those in ``storage_msrs`` keep what is written.
     """
 
     physical_address_width: int = 46
-    allowed: Mapping[type[Control], AllowedSettings] = _SETTINGS
+    allowed: tuple[AllowedSettings, ...] = _SETTINGS
     hlt_activity_state: bool = True
     shutdown_activity_state: bool = True
     apic_version: int = 0x15
@@ -65,31 +74,23 @@ class Implementation:
     svr_bit_9: bool = False
     external_interrupts_wait_for_blocking: bool = True
     equal_class_takes_tpr: bool = True
-    other_msrs: Mapping[int, int] = field(
-        default_factory=lambda: MappingProxyType({0x174: 0, 0x175: 0, 0x176: 0, 0xC0000080: 0x500})
-    )
+    other_msrs: tuple[tuple[int, int], ...] = _OTHER_MSRS
+    storage_msrs: frozenset[int] = _STORAGE_MSRS
 
     def capabilities(self) -> Mapping[str, str]:
         """Return the capability MSRs, and the platform properties that a case can suppose, by name."""
-        words = {f"IA32_VMX_{name}": self.allowed[word] for name, word in zip(_MSRS, CONTROL_WORDS, strict=True)}
-        msrs = {name: f"{each.permitted << 32 | each.required:X}H" for name, each in words.items()}
+        msrs = {
+            name: f"{settings.permitted << 32 | settings.required:X}H"
+            for name, settings in zip(_CAPABILITY_MSRS, self.allowed, strict=True)
+        }
         return {
             **msrs,
-            "IA32_VMX_PROCBASED_CTLS3": f"{words['IA32_VMX_PROCBASED_CTLS3'].permitted:X}H",
+            "IA32_VMX_PROCBASED_CTLS3": f"{self.allowed[3].permitted:X}H",
             "physical-address-width": str(self.physical_address_width),
             "lvt-entries": str(self.lvt_entries),
             "directed-eoi": str(self.directed_eoi).lower(),
         }
 
-
-_MSRS = (
-    "TRUE_PINBASED_CTLS",
-    "TRUE_PROCBASED_CTLS",
-    "PROCBASED_CTLS2",
-    "PROCBASED_CTLS3",
-    "TRUE_EXIT_CTLS",
-    "TRUE_ENTRY_CTLS",
-)
 
 MODELLED: Mapping[type[Control], int] = MappingProxyType(
     {
@@ -98,8 +99,7 @@ MODELLED: Mapping[type[Control], int] = MappingProxyType(
             | PinBasedControls.NMI_EXITING
             | PinBasedControls.PROCESS_POSTED_INTERRUPTS
         ),
-        PrimaryControls: _SETTINGS[PrimaryControls].permitted
-        & ~int(
+        PrimaryControls: ~int(
             PrimaryControls.NMI_WINDOW_EXITING
             | PrimaryControls.USE_IO_BITMAPS
             | PrimaryControls.MONITOR_TRAP_FLAG

@@ -57,7 +57,9 @@ class LocalApic:
         "tmr",
     )
 
-    def __init__(self, identity: int, mode: ApicMode, implementation: Implementation, bus: list[LocalApic]) -> None:
+    def __init__(
+        self, identity: int, mode: ApicMode, implementation: Implementation, bus: list[LocalApic]
+    ) -> None:
         self.identity = identity
         self.mode = mode
         self.base = 0xFEE00000 | BSP * (identity == 0)
@@ -122,7 +124,9 @@ class LocalApic:
         targets = list(self._targets(command))
         if delivery_mode not in (FIXED, LOWEST_PRIORITY):
             if targets:
-                raise NotModelled(f"an IPI with delivery mode {delivery_mode:03b}B: the model sends fixed ones")
+                raise NotModelled(
+                    f"an IPI with delivery mode {delivery_mode:03b}B: the model sends fixed ones"
+                )
             return
         if vector < 16:
             self.errors |= SEND_ILLEGAL_VECTOR
@@ -136,7 +140,9 @@ class LocalApic:
             if shorthand == TO_DESTINATION:
                 if apic.answers_to(destination, logical=logical):
                     yield apic
-            elif (apic is self and shorthand in (TO_SELF, TO_ALL)) or (apic is not self and shorthand >= TO_ALL):
+            elif (apic is self and shorthand in (TO_SELF, TO_ALL)) or (
+                apic is not self and shorthand >= TO_ALL
+            ):
                 yield apic
 
     def answers_to(self, destination: int, *, logical: bool) -> bool:

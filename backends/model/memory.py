@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from runner.apic import (
-    PAGE_SIZE,
     STALE,
     Fill,
     VirtualApicPage,
@@ -105,19 +104,18 @@ class MemoryPage:
 class PostedInterruptDescriptor:
     """A posted-interrupt descriptor. SDM: *Posted-Interrupt Processing*.
 
-    ``pir`` are its bits 255:0; ``control`` its bits 319:256: ON, SN, NV and NDST.
+    ``pir`` are its bits 255:0; ``control`` its bits 319:256: ON, SN and NV; NDST is 0.
     """
 
     __slots__ = ("control", "pir")
     OUTSTANDING, SUPPRESS = 1 << 0, 1 << 1
 
-    def __init__(self, posted: PostedInterrupts, destination: int) -> None:
+    def __init__(self, posted: PostedInterrupts) -> None:
         self.pir = sum(1 << vector for vector in posted.pir)
         self.control = (
             posted.outstanding * self.OUTSTANDING
             | posted.suppress * self.SUPPRESS
-            | posted.notification_vector << 16
-            | destination << 32
+            | (posted.notification_vector & 0xFF) << 16
         )
 
     def words(self) -> tuple[int, ...]:
@@ -159,6 +157,3 @@ class Memory:
         if address not in self.descriptors:
             raise NotModelled(f"the posted-interrupt descriptor at {address:X}H: nothing is known there")
         return self.descriptors[address]
-
-
-assert PAGE_SIZE <= _PER_VCPU  # noqa: S101

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.program import Action
+from runner.words import action_words
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -26,9 +29,14 @@ class Trace:
         self.reasons: list[Reason] = []
         self.place = ""
 
-    def at(self, place: str, *numbers: object) -> None:
-        """Say where the decisions that follow are made; *place* is a format string."""
-        self.place = place.format(*numbers)
+    def at_entry(self, vcpu: int) -> None:
+        """Say that the decisions that follow belong to a VM entry."""
+        self.place = f"virtual processor {vcpu}, VM entry"
+
+    def at_step(self, vcpu: int, index: int, action: Action, *, in_handler: bool) -> None:
+        """Say that the decisions that follow belong to a step, of the program or of a handler."""
+        whose = "handler step" if in_handler else "step"
+        self.place = f"virtual processor {vcpu}, {whose} {index + 1}: {action_words(action)}"
 
     def by(self, rule: str, sentence: str, *numbers: object) -> None:
         """Record a decision; *sentence* is a format string, so that a silent trace formats nothing."""
@@ -40,7 +48,10 @@ class SilentTrace(Trace):
 
     __slots__ = ()
 
-    def at(self, place: str, *numbers: object) -> None:
+    def at_entry(self, vcpu: int) -> None:
+        """Do nothing."""
+
+    def at_step(self, vcpu: int, index: int, action: Action, *, in_handler: bool) -> None:
         """Do nothing."""
 
     def by(self, rule: str, sentence: str, *numbers: object) -> None:

@@ -8,7 +8,18 @@ from functools import lru_cache
 from backends.model.implementation import Implementation
 from backends.model.memory import NotModelled, address_of, own_address
 from runner.program import BeyondWidth, FieldValue, Flip, Number, PageAddress, PostedInterrupts, Setup
-from runner.vmx import CONTROL_WORDS, CONTROLS_BY_NAME, Controls, EntryControls, ExitControls, Field
+from runner.vmx import (
+    CONTROL_WORDS,
+    CONTROLS_BY_NAME,
+    Controls,
+    EntryControls,
+    ExitControls,
+    Field,
+    PinBasedControls,
+    PrimaryControls,
+    SecondaryControls,
+    TertiaryControls,
+)
 
 VALID = 1 << 31
 """The valid bit of interruption information."""
@@ -47,10 +58,22 @@ class ActiveControls:
     acknowledge_interrupt_on_exit: bool
 
 
+ControlWords = tuple[int, int, int, int, int, int]
+"""Control words in the order of `CONTROL_WORDS`."""
+
+
 @lru_cache(maxsize=4096)
-def active_controls(*words: int) -> ActiveControls:
-    """Return what the six control words, in the order of `CONTROL_WORDS`, make active."""
-    controls = Controls(*(kind(word) for kind, word in zip(CONTROL_WORDS, words, strict=True)))
+def active_controls(words: ControlWords) -> ActiveControls:
+    """Return what six control words make active."""
+    pin, primary, secondary, tertiary, exit_, entry = words
+    controls = Controls(
+        PinBasedControls(pin),
+        PrimaryControls(primary),
+        SecondaryControls(secondary),
+        TertiaryControls(tertiary),
+        ExitControls(exit_),
+        EntryControls(entry),
+    )
     names = (field.name for field in fields(ActiveControls))
     return ActiveControls(
         **{name: controls.active(CONTROLS_BY_NAME[name.replace("_", "-")]) for name in names}
@@ -106,9 +129,9 @@ class Vmcs:
 
     def active(self) -> ActiveControls:
         """Return the controls as they take effect."""
-        return active_controls(*self.control_words())
+        return active_controls(self.control_words())
 
-    def control_words(self) -> tuple[int, int, int, int, int, int]:
+    def control_words(self) -> ControlWords:
         """Return the control words in the order of `CONTROL_WORDS`."""
         return (
             self.pin_based_controls,
@@ -121,8 +144,8 @@ class Vmcs:
 
     def set_controls(self, controls: Controls, implementation: Implementation) -> None:
         """Write the control words: these controls, and the bits that must be 1."""
-        allowed = implementation.allowed
-        words = [controls.word(kind) | allowed[kind].required for kind in CONTROL_WORDS]
+        allowed = zip(CONTROL_WORDS, implementation.allowed, strict=True)
+        words = [controls.word(kind) | settings.required for kind, settings in allowed]
         self.pin_based_controls, self.primary_processor_based_controls = words[0], words[1]
         self.secondary_processor_based_controls, self.tertiary_processor_based_controls = words[2], words[3]
         self.vm_exit_controls = words[4] | _ALWAYS_EXIT
@@ -138,7 +161,12 @@ class Vmcs:
 
     def eoi_exits(self, vector: int) -> bool:
         """Whether the EOI-exit bitmaps have the bit of *vector*."""
-        words = (self.eoi_exit_bitmap_0, self.eoi_exit_bitmap_1, self.eoi_exit_bitmap_2, self.eoi_exit_bitmap_3)
+        words = (
+            self.eoi_exit_bitmap_0,
+            self.eoi_exit_bitmap_1,
+            self.eoi_exit_bitmap_2,
+            self.eoi_exit_bitmap_3,
+        )
         return bool(words[vector >> 6] >> (vector & 63) & 1)
 
     def override(self, field: Field, value: FieldValue, vcpu: int, implementation: Implementation) -> None:

@@ -1,0 +1,187 @@
+"""Checks on the control fields at VM entry. SDM: *VM-Execution Control Fields*.
+
+A violation is a rule and what it means here. VM entry reports no more than error 7, in any order, so a
+scenario has one violation at most; `violations` gives all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backends.model.implementation import MODELLED, AllowedSettings
+from backends.model.memory import NotModelled
+from backends.model.state import LogicalProcessor
+from backends.model.tpr import class_and_threshold
+from runner.vmx import (
+    CONTROL_WORDS,
+    Control,
+    EntryControls,
+    ExitControls,
+    PinBasedControls,
+    PrimaryControls,
+    SecondaryControls,
+    TertiaryControls,
+    name_of,
+)
+
+Violation = tuple[str, str]
+
+_RESERVED_RULES: dict[type[Control], str] = {
+    PinBasedControls: "entry.pin-based-reserved-bits",
+    PrimaryControls: "entry.primary-reserved-bits",
+    SecondaryControls: "entry.secondary-reserved-bits",
+    TertiaryControls: "entry.tertiary-reserved-bits",
+    ExitControls: "fields.vm-exit-and-vm-entry-controls",
+    EntryControls: "fields.vm-exit-and-vm-entry-controls",
+}
+
+
+def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
+    """Yield every violation of the control fields' checks."""
+    yield from _reserved_bits(cpu)
+    yield from _tpr_shadow(cpu)
+    yield from _combinations(cpu)
+    yield from _addresses(cpu)
+    if cpu.active.process_posted_interrupts:
+        yield from _posted_interrupts(cpu)
+    if cpu.active.ipi_virtualization:
+        yield from _ipi_virtualization(cpu)
+    if cpu.active.use_tpr_shadow:
+        yield from _tpr_threshold(cpu)
+
+
+def refuse_unmodelled(cpu: LogicalProcessor) -> None:
+    """Raise `NotModelled` for an active control whose effect the model does not know."""
+    for kind, word, allowed in _checked_words(cpu):
+        unknown = word & ~allowed.required & ~MODELLED[kind]
+        if unknown:
+            names = ", ".join(name_of(control) for control in kind if unknown & control)
+            raise NotModelled(f"the effect of {names}")
+
+
+def _checked_words(cpu: LogicalProcessor) -> Iterator[tuple[type[Control], int, AllowedSettings]]:
+    """Yield the control words that are in force (rules entry.secondary- and entry.tertiary-reserved-bits)."""
+    active, words = cpu.active, cpu.vmcs.control_words()
+    for kind, word, allowed in zip(CONTROL_WORDS, words, cpu.implementation.allowed, strict=True):
+        if kind is SecondaryControls and not active.activate_secondary_controls:
+            continue
+        if kind is TertiaryControls and not active.activate_tertiary_controls:
+            continue
+        yield kind, word, allowed
+
+
+def _reserved_bits(cpu: LogicalProcessor) -> Iterator[Violation]:
+    for kind, word, allowed in _checked_words(cpu):
+        if word & ~allowed.permitted:
+            yield _RESERVED_RULES[kind], f"{kind.__name__} {word:X}H has bits that must be 0"
+        if allowed.required & ~word:
+            yield _RESERVED_RULES[kind], f"{kind.__name__} {word:X}H lacks bits that must be 1"
+
+
+def _tpr_shadow(cpu: LogicalProcessor) -> Iterator[Violation]:
+    active = cpu.active
+    if active.use_tpr_shadow:
+        return
+    if active.virtualize_x2apic_mode:
+        yield "entry.x2apic-needs-tpr-shadow", "virtualize x2APIC mode is 1 and use TPR shadow 0"
+    if active.apic_register_virtualization:
+        yield "entry.registers-need-tpr-shadow", "APIC-register virtualization is 1 and use TPR shadow 0"
+    if active.virtual_interrupt_delivery:
+        yield "entry.delivery-needs-tpr-shadow", "virtual-interrupt delivery is 1 and use TPR shadow 0"
+    if active.ipi_virtualization:
+        yield "entry.ipi-needs-tpr-shadow", "IPI virtualization is 1 and use TPR shadow 0"
+
+
+def _combinations(cpu: LogicalProcessor) -> Iterator[Violation]:
+    active = cpu.active
+    if active.virtualize_x2apic_mode and active.virtualize_apic_accesses:
+        yield (
+            "entry.x2apic-excludes-apic-accesses",
+            "virtualize x2APIC mode and virtualize APIC accesses are 1",
+        )
+    if active.virtual_interrupt_delivery and not active.external_interrupt_exiting:
+        rule = "entry.delivery-needs-external-interrupt-exiting"
+        yield rule, "virtual-interrupt delivery is 1 and external-interrupt exiting 0"
+    if active.process_posted_interrupts and not active.virtual_interrupt_delivery:
+        yield "entry.posted-needs-delivery", "process posted interrupts is 1 and virtual-interrupt delivery 0"
+    if active.process_posted_interrupts and not active.acknowledge_interrupt_on_exit:
+        rule = "entry.posted-needs-acknowledge-on-exit"
+        yield rule, "process posted interrupts is 1 and acknowledge interrupt on exit 0"
+
+
+def _addresses(cpu: LogicalProcessor) -> Iterator[Violation]:
+    active, vmcs, width = cpu.active, cpu.vmcs, cpu.implementation.physical_address_width
+    if active.use_msr_bitmaps:
+        address = vmcs.msr_bitmap_address
+        if address & 0xFFF:
+            yield (
+                "entry.msr-bitmap-address-aligned",
+                f"the MSR-bitmap address {address:X}H is not 4-KByte aligned",
+            )
+        if address >> width:
+            yield (
+                "entry.msr-bitmap-address-width",
+                f"the MSR-bitmap address {address:X}H exceeds {width} bits",
+            )
+    if active.use_tpr_shadow:
+        address = vmcs.virtual_apic_address
+        if address & 0xFFF:
+            rule = "entry.virtual-apic-address-aligned"
+            yield rule, f"the virtual-APIC address {address:X}H is not 4-KByte aligned"
+        if address >> width:
+            yield (
+                "entry.virtual-apic-address-width",
+                f"the virtual-APIC address {address:X}H exceeds {width} bits",
+            )
+    if active.virtualize_apic_accesses:
+        address = vmcs.apic_access_address
+        if address & 0xFFF or address >> width:
+            yield "entry.apic-access-address", f"the APIC-access address {address:X}H is not that of a page"
+
+
+def _posted_interrupts(cpu: LogicalProcessor) -> Iterator[Violation]:
+    vmcs, width = cpu.vmcs, cpu.implementation.physical_address_width
+    vector, address = vmcs.posted_interrupt_notification_vector, vmcs.posted_interrupt_descriptor_address
+    if vector > 0xFF:
+        yield "entry.notification-vector-below-256", f"the notification vector {vector:X}H is above FFH"
+    if address & 0x3F:
+        yield (
+            "entry.descriptor-address-aligned",
+            f"the descriptor address {address:X}H is not 64-byte aligned",
+        )
+    if address >> width:
+        yield "entry.descriptor-address-width", f"the descriptor address {address:X}H exceeds {width} bits"
+
+
+def _ipi_virtualization(cpu: LogicalProcessor) -> Iterator[Violation]:
+    vmcs, width = cpu.vmcs, cpu.implementation.physical_address_width
+    table, last = vmcs.pid_pointer_table_address, vmcs.last_pid_pointer_index
+    if table & 0x7:
+        yield "entry.pid-pointer-table-aligned", f"the PID-pointer table {table:X}H is not 8-byte aligned"
+    if table >> width or table + 8 * last >> width:
+        rule = "entry.pid-pointer-table-width"
+        yield rule, f"the PID-pointer table {table:X}H, last index {last:X}H, exceeds {width} bits"
+
+
+def _tpr_threshold(cpu: LogicalProcessor) -> Iterator[Violation]:
+    active, threshold = cpu.active, cpu.vmcs.tpr_threshold
+    if active.virtual_interrupt_delivery:
+        cpu.trace.by(
+            "entry.threshold-unchecked-with-delivery", "TPR threshold {:X}H is not examined", threshold
+        )
+        return
+    if threshold >> 4:
+        yield "entry.tpr-threshold-reserved-bits", f"TPR threshold {threshold:X}H has bits above 3:0"
+    if active.virtualize_apic_accesses:
+        cpu.trace.by(
+            "entry.threshold-unchecked-with-apic-accesses", "VTPR is not compared with the TPR threshold"
+        )
+        return
+    if not threshold:
+        return
+    if cpu.page is None:  # its address is the violation
+        return
+    vtpr_class, low = class_and_threshold(cpu)
+    if low > vtpr_class:
+        rule = "entry.tpr-threshold-above-vtpr-fails"
+        yield rule, f"TPR threshold {low:X}H is above VTPR[7:4] {vtpr_class:X}H"

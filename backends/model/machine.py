@@ -1,0 +1,104 @@
+"""A machine for one program: memory, local APICs, virtual processors, and whose turn it is."""
+
+from __future__ import annotations
+
+from backends.model import apic_base, apic_registers, exits
+from backends.model.apic_base import IA32_APIC_BASE
+from backends.model.implementation import Implementation
+from backends.model.local_apic import BASELINE, LocalApic
+from backends.model.memory import Memory, MemoryPage, PostedInterruptDescriptor, own_address
+from backends.model.processor import Processor
+from backends.model.state import LogicalProcessor
+from backends.model.trace import Trace
+from backends.model.vmcs import vmcs_of
+from backends.model.waiting import Barriers, Run, Wait, Waiting
+from runner.outcome import Final, Observation
+from runner.program import Program
+from runner.vmx import Field
+
+_NO_DESCRIPTOR = (0,) * 8
+
+
+class Machine:
+    """Everything that one program needs, fresh."""
+
+    def __init__(self, program: Program, implementation: Implementation, trace: Trace) -> None:
+        barriers, memory, bus = Barriers(program), Memory(), list[LocalApic]()
+        self.program = program
+        self.processors: list[Processor] = []
+        for index, setup in enumerate(program.vcpus):
+            address = own_address(Field.VIRTUAL_APIC_ADDRESS, index)
+            memory.pages[address] = MemoryPage(address, setup.page)
+            memory.bitmaps[own_address(Field.MSR_BITMAP_ADDRESS, index)] = setup.msr_bitmap
+            if setup.posted is not None:
+                descriptor = PostedInterruptDescriptor(setup.posted)
+                memory.descriptors[own_address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, index)] = descriptor
+            vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
+            bus.append(LocalApic(index, setup.apic_mode, implementation, bus))
+            cpu = LogicalProcessor(index, vmcs, bus[index], memory, trace)
+            self.processors.append(Processor(cpu, program, barriers))
+
+    def run(self) -> Observation:
+        """Run the program to its end on every virtual processor."""
+        take_turns([processor.run() for processor in self.processors])
+        results = {
+            index: record.result()
+            for processor in self.processors
+            for index, record in zip(processor.program.indices, processor.program.records, strict=True)
+        }
+        return Observation(
+            tuple(processor.entry for processor in self.processors),
+            tuple(results[index] for index in range(len(self.program.steps))),
+            tuple(self._final(processor) for processor in self.processors),
+        )
+
+    def _final(self, processor: Processor) -> Final:
+        cpu = processor.cpu
+        memory, vmcs, index = cpu.memory, cpu.vmcs, cpu.index
+        descriptor = memory.descriptors.get(own_address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, index))
+        return Final(
+            memory.page(own_address(Field.VIRTUAL_APIC_ADDRESS, index)).changed(),
+            vmcs.rvi,
+            vmcs.svi,
+            descriptor.words() if descriptor else _NO_DESCRIPTOR,
+            _physical_changes(cpu.apic, processor),
+            exits.activity_of(cpu),
+            exits.blocking_of(cpu),
+        )
+
+
+def _physical_changes(apic: LocalApic, processor: Processor) -> tuple[tuple[int, int], ...]:
+    """Return what a program has changed in the physical APIC; a new mode hides the rest."""
+    if apic.mode is not processor.setup.apic_mode:
+        return ((IA32_APIC_BASE, apic_base.read(apic)),)
+    if not (apic.irr or apic.isr or apic.tmr) and apic.registers == BASELINE:
+        return ()
+    return apic_registers.changes(apic)
+
+
+def take_turns(runs: list[Run]) -> None:
+    """Run each virtual processor until it waits; then whichever can go on, lowest index first.
+
+    Where none can, a wait for an interrupt is over, or else all waits are in vain.
+    """
+    waiting: list[tuple[Run, Wait]] = []
+    for run in runs:
+        wait = next(run, None)
+        if wait is not None:
+            waiting.append((run, wait))
+    while waiting:
+        turn, in_vain = _next_turn([wait for _, wait in waiting])
+        run, _ = waiting[turn]
+        try:
+            waiting[turn] = (run, run.send(in_vain))
+        except StopIteration:
+            del waiting[turn]
+
+
+def _next_turn(waits: list[Wait]) -> tuple[int, bool]:
+    """Return whose turn it is, and whether its wait was in vain."""
+    for index, wait in enumerate(waits):
+        if wait.ready():
+            return index, False
+    spinning = (index for index, wait in enumerate(waits) if wait.why is Waiting.SPIN)
+    return next(spinning, 0), True

@@ -1,0 +1,96 @@
+"""VM entry: checks, guest state, then what virtual-interrupt delivery adds. SDM: *VM Entries*."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backends.model import entry_checks, evaluation, guest_state_checks, msr_lists, ppr
+from backends.model.entry_checks import Violation
+from backends.model.memory import NotModelled, own_address
+from backends.model.state import LogicalProcessor
+from backends.model.tpr import class_and_threshold
+from runner.outcome import Entered, Entry, EntryFailure, VmfailValid
+from runner.program import MsrLists
+from runner.vmx import Activity, ExitReason, Field, InstructionError
+
+ENTERED = Entered()
+
+
+def enter(cpu: LogicalProcessor, lists: MsrLists) -> Entry:
+    """Attempt VM entry; event injection and what is pending then come at the first boundary."""
+    by = cpu.trace.by
+    _locate_structures(cpu)
+    for rule, sentence in entry_checks.violations(cpu):
+        by(rule, "{}", sentence)
+        by("entry.control-error-is-vmfail-7", "VM entry fails: VMfailValid(7)")
+        by("entry.vmfail-changes-nothing", "no guest state is loaded, nothing is virtualized")
+        return VmfailValid(int(InstructionError.INVALID_CONTROL_FIELDS))
+    entry_checks.refuse_unmodelled(cpu)
+    failure = _late_failure(cpu, lists)
+    if failure is not None:
+        by("entry.late-failure-keeps-interrupt-status", "VM entry fails: the guest-state area stays as it is")
+        return failure
+    _say_whose_page(cpu)
+    if cpu.vmcs.guest_activity_state == Activity.WAIT_FOR_SIPI:
+        raise NotModelled("the wait-for-SIPI activity state")
+    cpu.threshold_exit_due = _induces_threshold_exit(cpu)
+    if cpu.active.virtual_interrupt_delivery:
+        by("entry.loads-rvi-svi-then-evaluates", "RVI is {:02X}H, SVI {:02X}H", cpu.vmcs.rvi, cpu.vmcs.svi)
+        ppr.virtualize(cpu)
+        evaluation.evaluate(cpu)
+    return ENTERED
+
+
+def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
+    """Yield everything for which VM entry would fail with error 7 or exit reason 33."""
+    _locate_structures(cpu)
+    yield from entry_checks.violations(cpu)
+    yield from guest_state_checks.violations(cpu)
+
+
+def _locate_structures(cpu: LogicalProcessor) -> None:
+    """Find what the VMCS points to; an address that the checks refuse points to nothing."""
+    vmcs, memory = cpu.vmcs, cpu.memory
+    cpu.active = active = vmcs.active()
+    cpu.page = cpu.bitmap = None
+    if active.use_tpr_shadow and _is_page(cpu, vmcs.virtual_apic_address):
+        cpu.page = memory.page(vmcs.virtual_apic_address)
+    if active.use_msr_bitmaps and _is_page(cpu, vmcs.msr_bitmap_address):
+        cpu.bitmap = memory.bitmap(vmcs.msr_bitmap_address)
+
+
+def _is_page(cpu: LogicalProcessor, address: int) -> bool:
+    return not address & 0xFFF and not address >> cpu.implementation.physical_address_width
+
+
+def _late_failure(cpu: LogicalProcessor, lists: MsrLists) -> EntryFailure | None:
+    by = cpu.trace.by
+    for rule, sentence in guest_state_checks.violations(cpu):
+        by(rule, "{}", sentence)
+        return EntryFailure(int(ExitReason.ENTRY_FAILURE_GUEST_STATE))
+    return msr_lists.load_at_entry(lists, cpu.trace)
+
+
+def _say_whose_page(cpu: LogicalProcessor) -> None:
+    by = cpu.trace.by
+    if cpu.page is None:
+        return
+    address = cpu.page.address
+    by("page.at-virtual-apic-address", "VMCS field 2012H: the virtual-APIC page is at {:X}H", address)
+    if cpu.memory.is_stale(address):
+        by("page.never-initialized", "nobody has prepared that page, and the processor never initializes it")
+        by(
+            "many.virtual-apic-address-in-every-vmcs",
+            "field 2012H must be set in every virtual processor's VMCS",
+        )
+    elif address != own_address(Field.VIRTUAL_APIC_ADDRESS, cpu.index):
+        by("many.shared-page-same-registers", "that page is another virtual processor's")
+
+
+def _induces_threshold_exit(cpu: LogicalProcessor) -> bool:
+    """Whether the TPR threshold induces an exit. SDM: *VM Exits Induced by the TPR Threshold*."""
+    active = cpu.active
+    if not active.use_tpr_shadow or not active.virtualize_apic_accesses or active.virtual_interrupt_delivery:
+        return False
+    vtpr_class, threshold = class_and_threshold(cpu)
+    return vtpr_class < threshold
