@@ -7,11 +7,13 @@ scenario has one violation at most; `violations` gives all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
-from backends.model.implementation import MODELLED, AllowedSettings
+from backends.model.implementation import MODELLED, AllowedSettings, AllowedWords
 from backends.model.memory import NotModelled
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
+from backends.model.vmcs import ControlWords, active_controls
 from runner.vmx import (
     CONTROL_WORDS,
     Control,
@@ -38,8 +40,9 @@ _RESERVED_RULES: dict[type[Control], str] = {
 
 def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
     """Yield every violation of the control fields' checks."""
-    yield from _reserved_bits(cpu)
-    yield from _tpr_shadow(cpu)
+    yield from _reserved_bits(cpu.vmcs.control_words(), cpu.implementation.allowed)
+    if not cpu.active.use_tpr_shadow:
+        yield from _without_tpr_shadow(cpu)
     yield from _combinations(cpu)
     yield from _addresses(cpu)
     if cpu.active.process_posted_interrupts:
@@ -52,36 +55,47 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
 
 def refuse_unmodelled(cpu: LogicalProcessor) -> None:
     """Raise `NotModelled` for an active control whose effect the model does not know."""
-    for kind, word, allowed in _checked_words(cpu):
-        unknown = word & ~allowed.required & ~MODELLED[kind]
-        if unknown:
-            names = ", ".join(name_of(control) for control in kind if unknown & control)
-            raise NotModelled(f"the effect of {names}")
+    names = _unmodelled(cpu.vmcs.control_words(), cpu.implementation.allowed)
+    if names:
+        raise NotModelled(f"the effect of {', '.join(names)}")
 
 
-def _checked_words(cpu: LogicalProcessor) -> Iterator[tuple[type[Control], int, AllowedSettings]]:
-    """Yield the control words that are in force (rules entry.secondary- and entry.tertiary-reserved-bits)."""
-    active, words = cpu.active, cpu.vmcs.control_words()
-    for kind, word, allowed in zip(CONTROL_WORDS, words, cpu.implementation.allowed, strict=True):
+@lru_cache
+def _unmodelled(words: ControlWords, allowed: AllowedWords) -> tuple[str, ...]:
+    return tuple(
+        name_of(control)
+        for kind, word, settings in _in_force(words, allowed)
+        for control in kind
+        if control & word & ~settings.required & ~MODELLED[kind]
+    )
+
+
+@lru_cache
+def _reserved_bits(words: ControlWords, allowed: AllowedWords) -> tuple[Violation, ...]:
+    found: list[Violation] = []
+    for kind, word, settings in _in_force(words, allowed):
+        if word & ~settings.permitted:
+            found.append((_RESERVED_RULES[kind], f"{kind.__name__} {word:X}H has bits that must be 0"))
+        if settings.required & ~word:
+            found.append((_RESERVED_RULES[kind], f"{kind.__name__} {word:X}H lacks bits that must be 1"))
+    return tuple(found)
+
+
+def _in_force(
+    words: ControlWords, allowed: AllowedWords
+) -> Iterator[tuple[type[Control], int, AllowedSettings]]:
+    """Yield the control words that act; rules entry.secondary- and entry.tertiary-reserved-bits."""
+    active = active_controls(words)
+    for kind, word, settings in zip(CONTROL_WORDS, words, allowed, strict=True):
         if kind is SecondaryControls and not active.activate_secondary_controls:
             continue
         if kind is TertiaryControls and not active.activate_tertiary_controls:
             continue
-        yield kind, word, allowed
+        yield kind, word, settings
 
 
-def _reserved_bits(cpu: LogicalProcessor) -> Iterator[Violation]:
-    for kind, word, allowed in _checked_words(cpu):
-        if word & ~allowed.permitted:
-            yield _RESERVED_RULES[kind], f"{kind.__name__} {word:X}H has bits that must be 0"
-        if allowed.required & ~word:
-            yield _RESERVED_RULES[kind], f"{kind.__name__} {word:X}H lacks bits that must be 1"
-
-
-def _tpr_shadow(cpu: LogicalProcessor) -> Iterator[Violation]:
+def _without_tpr_shadow(cpu: LogicalProcessor) -> Iterator[Violation]:
     active = cpu.active
-    if active.use_tpr_shadow:
-        return
     if active.virtualize_x2apic_mode:
         yield "entry.x2apic-needs-tpr-shadow", "virtualize x2APIC mode is 1 and use TPR shadow 0"
     if active.apic_register_virtualization:

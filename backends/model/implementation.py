@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from runner.vmx import (
     Control,
@@ -17,8 +18,7 @@ from runner.vmx import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedSettings:
+class AllowedSettings(NamedTuple):
     """The bits of a control word that must be 1 and those that may be. SDM: *VM-Execution Controls*."""
 
     required: int
@@ -32,7 +32,12 @@ def _allowed(word: type[Control], required: int = 0) -> AllowedSettings:
     return AllowedSettings(required, permitted)
 
 
-_SETTINGS = (
+AllowedWords = tuple[
+    AllowedSettings, AllowedSettings, AllowedSettings, AllowedSettings, AllowedSettings, AllowedSettings
+]
+"""Allowed settings in the order of `CONTROL_WORDS`."""
+
+_SETTINGS: AllowedWords = (
     _allowed(PinBasedControls, 0x16),
     _allowed(PrimaryControls, 0x0400_6172),
     _allowed(SecondaryControls),
@@ -56,7 +61,7 @@ _CAPABILITY_MSRS = (
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """The choices of one implementation; ``allowed`` is in the order of `CONTROL_WORDS`.
+    """The choices of one implementation.
 
     ``external_interrupts_wait_for_blocking``: STI and MOV-SS blocking delay external interrupts also
     with *external-interrupt exiting* 1. ``equal_class_takes_tpr``: the native PPR has TPR[3:0] where
@@ -65,7 +70,7 @@ class Implementation:
     """
 
     physical_address_width: int = 46
-    allowed: tuple[AllowedSettings, ...] = _SETTINGS
+    allowed: AllowedWords = _SETTINGS
     hlt_activity_state: bool = True
     shutdown_activity_state: bool = True
     apic_version: int = 0x15

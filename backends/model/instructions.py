@@ -8,13 +8,13 @@ from typing import Any
 
 from backends.model import apic_base, apic_registers, cr8, exits, msr_bitmap, registers
 from backends.model.apic_base import IA32_APIC_BASE
-from backends.model.memory import NotModelled, PostedInterruptDescriptor, own_address
+from backends.model.memory import NotModelled, PostedInterruptDescriptor, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.vmcs import BLOCKED
 from runner.apic import ICR, ApicMode
 from runner.outcome import GP0, Completed, Fault, VmExit
 from runner.program import Action, Cpuid, MmioRead, Plain, Post, Rdmsr, ReadCr8, SetApicBase, WriteCr8, Wrmsr
-from runner.vmx import Access, Activity, Blocking, ExitReason, Field
+from runner.vmx import Access, Activity, Blocking, ExitReason
 
 COMPLETED = Completed()
 Result = Completed | Fault | VmExit
@@ -96,7 +96,7 @@ def _post(cpu: LogicalProcessor, action: Post) -> Result:
 
 def post(cpu: LogicalProcessor, action: Post) -> None:
     """Set PIR bits, and ON, of a virtual processor's descriptor."""
-    address = own_address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, action.to)
+    address = structures_of(action.to).descriptor
     descriptor = cpu.memory.descriptor(address)
     for vector in action.vectors:
         descriptor.pir |= 1 << vector

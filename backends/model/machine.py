@@ -6,7 +6,7 @@ from backends.model import apic_base, apic_registers, exits
 from backends.model.apic_base import IA32_APIC_BASE
 from backends.model.implementation import Implementation
 from backends.model.local_apic import BASELINE, LocalApic
-from backends.model.memory import Memory, MemoryPage, PostedInterruptDescriptor, own_address
+from backends.model.memory import Memory, MemoryPage, PostedInterruptDescriptor, structures_of
 from backends.model.processor import Processor
 from backends.model.state import LogicalProcessor
 from backends.model.trace import Trace
@@ -14,7 +14,6 @@ from backends.model.vmcs import vmcs_of
 from backends.model.waiting import Barriers, Run, Wait, Waiting
 from runner.outcome import Final, Observation
 from runner.program import Program
-from runner.vmx import Field
 
 _NO_DESCRIPTOR = (0,) * 8
 
@@ -27,12 +26,12 @@ class Machine:
         self.program = program
         self.processors: list[Processor] = []
         for index, setup in enumerate(program.vcpus):
-            address = own_address(Field.VIRTUAL_APIC_ADDRESS, index)
+            address = structures_of(index).virtual_apic_page
             memory.pages[address] = MemoryPage(address, setup.page)
-            memory.bitmaps[own_address(Field.MSR_BITMAP_ADDRESS, index)] = setup.msr_bitmap
+            memory.bitmaps[structures_of(index).msr_bitmap] = setup.msr_bitmap
             if setup.posted is not None:
                 descriptor = PostedInterruptDescriptor(setup.posted)
-                memory.descriptors[own_address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, index)] = descriptor
+                memory.descriptors[structures_of(index).descriptor] = descriptor
             vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
             bus.append(LocalApic(index, setup.apic_mode, implementation, bus))
             cpu = LogicalProcessor(index, vmcs, bus[index], memory, trace)
@@ -55,9 +54,9 @@ class Machine:
     def _final(self, processor: Processor) -> Final:
         cpu = processor.cpu
         memory, vmcs, index = cpu.memory, cpu.vmcs, cpu.index
-        descriptor = memory.descriptors.get(own_address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, index))
+        descriptor = memory.descriptors.get(structures_of(index).descriptor)
         return Final(
-            memory.page(own_address(Field.VIRTUAL_APIC_ADDRESS, index)).changed(),
+            memory.page(structures_of(index).virtual_apic_page).changed(),
             vmcs.rvi,
             vmcs.svi,
             descriptor.words() if descriptor else _NO_DESCRIPTOR,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from runner.apic import (
     STALE,
     Fill,
@@ -12,36 +15,59 @@ from runner.apic import (
 from runner.program import Page, PageAddress, PostedInterrupts
 from runner.vmx import Field, MsrBitmap
 
+PID_POINTER_TABLE, APIC_ACCESS_PAGE, STALE_PAGE = 0x0F0000, 0x0F1000, 0x0F2000
 _OF_VCPU, _PER_VCPU = 0x100000, 0x10000
-_OWN = {
-    Field.VIRTUAL_APIC_ADDRESS: 0x0000,
-    Field.MSR_BITMAP_ADDRESS: 0x1000,
-    Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS: 0x2000,
-}
-_SHARED = {Field.PID_POINTER_TABLE_ADDRESS: 0x0F0000, Field.APIC_ACCESS_ADDRESS: 0x0F1000}
-_STALE_ADDRESS = 0x0F2000
 
 
 class NotModelled(Exception):  # noqa: N818 -- what is not modelled is no error
     """A program needs something that this model does not do; the message says what."""
 
 
+@dataclass(frozen=True, slots=True)
+class Structures:
+    """The physical addresses of what belongs to one virtual processor."""
+
+    virtual_apic_page: int
+    msr_bitmap: int
+    descriptor: int
+
+
+@lru_cache
+def structures_of(vcpu: int) -> Structures:
+    """Return where the structures of a virtual processor lie."""
+    base = _OF_VCPU + vcpu * _PER_VCPU
+    return Structures(base, base + 0x1000, base + 0x2000)
+
+
 def own_address(field: Field, vcpu: int) -> int:
     """Return the physical address of the structure that belongs into *field* on *vcpu*."""
-    if field in _SHARED:
-        return _SHARED[field]
-    if field not in _OWN:
-        raise NotModelled(f"VMCS field {field.name} ({field.value:X}H): no structure belongs to it here")
-    return _OF_VCPU + vcpu * _PER_VCPU + _OWN[field]
+    own = structures_of(vcpu)
+    match field:
+        case Field.VIRTUAL_APIC_ADDRESS:
+            return own.virtual_apic_page
+        case Field.MSR_BITMAP_ADDRESS:
+            return own.msr_bitmap
+        case Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS:
+            return own.descriptor
+        case Field.APIC_ACCESS_ADDRESS:
+            return APIC_ACCESS_PAGE
+        case Field.PID_POINTER_TABLE_ADDRESS:
+            return PID_POINTER_TABLE
+        case _:
+            raise NotModelled(f"VMCS field {field.name} ({field.value:X}H): no structure belongs to it here")
 
 
 def address_of(page: PageAddress, field: Field, vcpu: int) -> int:
     """Return the physical address that *page* names in *field* of virtual processor *vcpu*."""
-    if page.page is Page.STALE:
-        return _STALE_ADDRESS + page.add
-    if page.page is Page.APIC_ACCESS:
-        return _SHARED[Field.APIC_ACCESS_ADDRESS] + page.add
-    return own_address(field, page.vcpu if page.page is Page.OF_VCPU else vcpu) + page.add
+    match page.page:
+        case Page.STALE:
+            return STALE_PAGE + page.add
+        case Page.APIC_ACCESS:
+            return APIC_ACCESS_PAGE + page.add
+        case Page.OF_VCPU:
+            return own_address(field, page.vcpu) + page.add
+        case Page.OWN:
+            return own_address(field, vcpu) + page.add
 
 
 class MemoryPage:
@@ -136,7 +162,7 @@ class Memory:
     def page(self, address: int) -> MemoryPage:
         """Return the page at *address*."""
         page = self.pages.get(address)
-        if page is None and address == _STALE_ADDRESS:
+        if page is None and address == STALE_PAGE:
             page = self.pages[address] = MemoryPage(address, VirtualApicPage(Fill.VALUE, STALE))
         if page is None:
             raise NotModelled(f"the virtual-APIC page at {address:X}H: nothing is known of that memory")
@@ -144,7 +170,7 @@ class Memory:
 
     def is_stale(self, address: int) -> bool:
         """Whether *address* is that of the page that nobody prepared."""
-        return address == _STALE_ADDRESS
+        return address == STALE_PAGE
 
     def bitmap(self, address: int) -> MsrBitmap:
         """Return the MSR bitmap at *address*."""

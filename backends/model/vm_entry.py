@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from backends.model import entry_checks, evaluation, guest_state_checks, msr_lists, ppr
 from backends.model.entry_checks import Violation
-from backends.model.memory import NotModelled, own_address
+from backends.model.memory import NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
 from runner.outcome import Entered, Entry, EntryFailure, VmfailValid
 from runner.program import MsrLists
-from runner.vmx import Activity, ExitReason, Field, InstructionError
+from runner.vmx import Activity, ExitReason, InstructionError
 
 ENTERED = Entered()
 
@@ -83,7 +83,7 @@ def _say_whose_page(cpu: LogicalProcessor) -> None:
             "many.virtual-apic-address-in-every-vmcs",
             "field 2012H must be set in every virtual processor's VMCS",
         )
-    elif address != own_address(Field.VIRTUAL_APIC_ADDRESS, cpu.index):
+    elif address != structures_of(cpu.index).virtual_apic_page:
         by("many.shared-page-same-registers", "that page is another virtual processor's")
 
 

@@ -6,10 +6,16 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from backends.model.implementation import Implementation
-from backends.model.memory import NotModelled, address_of, own_address
+from backends.model.memory import (
+    APIC_ACCESS_PAGE,
+    PID_POINTER_TABLE,
+    NotModelled,
+    address_of,
+    own_address,
+    structures_of,
+)
 from runner.program import BeyondWidth, FieldValue, Flip, Number, PageAddress, PostedInterrupts, Setup
 from runner.vmx import (
-    CONTROL_WORDS,
     CONTROLS_BY_NAME,
     Controls,
     EntryControls,
@@ -144,12 +150,13 @@ class Vmcs:
 
     def set_controls(self, controls: Controls, implementation: Implementation) -> None:
         """Write the control words: these controls, and the bits that must be 1."""
-        allowed = zip(CONTROL_WORDS, implementation.allowed, strict=True)
-        words = [controls.word(kind) | settings.required for kind, settings in allowed]
-        self.pin_based_controls, self.primary_processor_based_controls = words[0], words[1]
-        self.secondary_processor_based_controls, self.tertiary_processor_based_controls = words[2], words[3]
-        self.vm_exit_controls = words[4] | _ALWAYS_EXIT
-        self.vm_entry_controls = words[5] | _ALWAYS_ENTRY
+        pin, primary, secondary, tertiary, exit_, entry = implementation.allowed
+        self.pin_based_controls = int(controls.pin) | pin.required
+        self.primary_processor_based_controls = int(controls.primary) | primary.required
+        self.secondary_processor_based_controls = int(controls.secondary) | secondary.required
+        self.tertiary_processor_based_controls = int(controls.tertiary) | tertiary.required
+        self.vm_exit_controls = int(controls.exit) | exit_.required | _ALWAYS_EXIT
+        self.vm_entry_controls = int(controls.entry) | entry.required | _ALWAYS_ENTRY
 
     def set_eoi_exit_bitmap(self, vectors: frozenset[int]) -> None:
         """Write the four EOI-exit bitmaps. SDM: *Controls for APIC Virtualization*."""
@@ -188,16 +195,16 @@ class Vmcs:
 
 def vmcs_of(setup: Setup, vcpu: int, vcpus: int, implementation: Implementation) -> Vmcs:
     """Return the VMCS of one virtual processor as its setup describes it."""
-    posted, guest = setup.posted or _NO_POSTING, setup.guest
+    posted, guest, own = setup.posted or _NO_POSTING, setup.guest, structures_of(vcpu)
     vmcs = Vmcs(
         *(0, 0, 0, 0, 0, 0),
         tpr_threshold=setup.tpr_threshold,
-        virtual_apic_address=own_address(Field.VIRTUAL_APIC_ADDRESS, vcpu),
-        msr_bitmap_address=own_address(Field.MSR_BITMAP_ADDRESS, vcpu),
-        apic_access_address=own_address(Field.APIC_ACCESS_ADDRESS, vcpu),
-        posted_interrupt_descriptor_address=own_address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, vcpu),
+        virtual_apic_address=own.virtual_apic_page,
+        msr_bitmap_address=own.msr_bitmap,
+        apic_access_address=APIC_ACCESS_PAGE,
+        posted_interrupt_descriptor_address=own.descriptor,
         posted_interrupt_notification_vector=posted.notification_vector,
-        pid_pointer_table_address=own_address(Field.PID_POINTER_TABLE_ADDRESS, vcpu),
+        pid_pointer_table_address=PID_POINTER_TABLE,
         last_pid_pointer_index=vcpus - 1,
         exception_bitmap=sum(1 << vector for vector in guest.exception_bitmap),
         eoi_exit_bitmap_0=0,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from backends.model.instructions import post
 from backends.model.local_apic import LocalApic
-from backends.model.memory import own_address
+from backends.model.memory import structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.vmcs import BLOCKED, VALID
 from runner.outcome import VmExit
 from runner.program import Action, Inject, Post, Raise, Vmm
-from runner.vmx import ExitReason, Field, PrimaryControls
+from runner.vmx import ExitReason, PrimaryControls
 
 _PAST_THE_INSTRUCTION = frozenset(
     int(reason)
@@ -66,13 +66,13 @@ def perform(cpu: LogicalProcessor, action: Action) -> None:
 
 def _change(cpu: LogicalProcessor, vmm: Vmm) -> None:
     vmcs, memory, index = cpu.vmcs, cpu.memory, cpu.index
-    own = memory.page(own_address(Field.VIRTUAL_APIC_ADDRESS, index))
+    own = memory.page(structures_of(index).virtual_apic_page)
     for offset, word in vmm.words:
         own.store(offset, word)
     if vmm.controls is not None:
         vmcs.set_controls(vmm.controls, cpu.implementation)
     if vmm.msr_bitmap is not None:
-        memory.bitmaps[own_address(Field.MSR_BITMAP_ADDRESS, index)] = vmm.msr_bitmap
+        memory.bitmaps[structures_of(index).msr_bitmap] = vmm.msr_bitmap
     if vmm.eoi_exit_bitmap is not None:
         vmcs.set_eoi_exit_bitmap(vmm.eoi_exit_bitmap)
     for name, value in (
