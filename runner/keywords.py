@@ -96,17 +96,6 @@ def bounds(_: Compiler, schema: Any) -> Check:
     return check
 
 
-def multiple(_: Compiler, schema: Any) -> Check:
-    """Keyword ``multipleOf``."""
-    factor = schema["multipleOf"]
-
-    def check(node: Node, findings: Findings) -> None:
-        if isinstance(node, Scalar) and isinstance(node.value, int) and node.value % factor:
-            findings.add(node.mark, wanted(node, schema))
-
-    return check
-
-
 def pattern(_: Compiler, schema: Any) -> Check:
     """Keyword ``pattern``."""
     searched = re.compile(schema["pattern"])
@@ -234,7 +223,6 @@ KEYWORDS: Mapping[str, Keyword] = {
     "pattern": pattern,
     "maxLength": length,
     "minimum": bounds,
-    "multipleOf": multiple,
     "minProperties": count(Map, "minProperties", "maxProperties"),
     "minItems": count(Items, "minItems", "maxItems"),
     "properties": properties,
