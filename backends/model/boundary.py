@@ -15,8 +15,7 @@ from backends.model.stream import COMPLETED, Record, Stream
 from backends.model.vmcs import BLOCKED, SINGLE_STEP, VALID
 from backends.model.waiting import Ended, Run, Wait, Waiting
 from runner.outcome import Entered, Entry, Rip, Stuck, VmExit
-from runner.pages import happens_in_root
-from runner.program import Setup, Step
+from runner.program import Setup, Step, is_vmm
 from runner.vmx import Activity, ExitReason
 
 _DEBUG_EXCEPTION = 1
@@ -52,8 +51,8 @@ class Boundary(ABC):
     def vmm_steps(self) -> Record | None:
         """Perform the VMM steps that come next, and return the record of the last."""
         stream, last = self.program, None
-        while not stream.at_end and happens_in_root(stream.step.action):
-            self.cpu.trace.at_step(self.cpu.index, stream.rip, stream.step.action, in_handler=False)
+        while not stream.at_end and is_vmm(stream.step.action):
+            self.cpu.trace.at_step(self.cpu.index, stream.step.action, stream.rip)
             vmm.perform(self.cpu, stream.step.action)
             last = stream.record
             last.add(COMPLETED)
@@ -200,7 +199,7 @@ class Boundary(ABC):
         stream = self.stream
         if stream.inside or (stream.interrupted is not None and stream.next == 0):
             return self._owner(), Rip.ELSEWHERE
-        behind_instruction = stream.next > 0 and not happens_in_root(stream.steps[stream.next - 1].action)
+        behind_instruction = stream.next > 0 and not is_vmm(stream.steps[stream.next - 1].action)
         if behind_instruction or stream.at_end:
             return self._owner(), Rip.NEXT
         return stream.record, Rip.SAME

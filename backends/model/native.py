@@ -22,7 +22,7 @@ def run(program: Program, implementation: Implementation, trace: Trace) -> Obser
         bus.append(LocalApic(index, setup.apic_mode, implementation, bus))
     results = []
     for index, step in enumerate(program.steps):
-        trace.at_step(step.vcpu, index, step.action, in_handler=False)
+        trace.at_step(step.vcpu, step.action, index)
         if step.cpl:
             raise NotModelled("CPL 3 at level guest")
         results.append(StepResult((_perform(bus[step.vcpu], step.action, trace),)))

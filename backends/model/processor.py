@@ -9,8 +9,7 @@ from backends.model.stream import COMPLETED, Record, Stream
 from backends.model.vmcs import BLOCKED, SINGLE_STEP
 from backends.model.waiting import Barriers, Ended, Run, Wait, Waiting
 from runner.outcome import Entered, Entry, Fault, Rip, Stuck, VmExit
-from runner.pages import happens_in_root
-from runner.program import Barrier, Plain, Program, Rdmsr, Step
+from runner.program import Barrier, Plain, Program, Rdmsr, Step, is_vmm
 from runner.vmx import Blocking
 
 
@@ -47,8 +46,8 @@ class Processor(Boundary):
         stream, trace = self.stream, self.cpu.trace
         while not stream.at_end:
             action = stream.step.action
-            trace.at_step(self.cpu.index, stream.rip, action, in_handler=stream is not self.program)
-            if happens_in_root(action):
+            trace.at_step(self.cpu.index, action, stream.rip, in_handler=stream is not self.program)
+            if is_vmm(action):
                 stream.next += 1
             elif action is Plain.SPIN or isinstance(action, Barrier):
                 yield from self._wait(action)

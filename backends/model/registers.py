@@ -58,11 +58,11 @@ def _from_page(cpu: LogicalProcessor, msr: int, rule: str, why: str) -> Complete
     page, offset = cpu.virtual_apic_page, page_offset(msr)
     value = page.qword(offset)
     sentence = (
-        "{}: {} is the 8 bytes at offset {:03X}H of the page at {:X}H, the address in VMCS field 2012H:"
-        " EAX {:X}H, EDX {:X}H"
+        "{}: {} is the 8 bytes at offset {:03X}H of the page whose physical address is in VMCS field 2012H"
+        " (here {:X}H): EAX {:X}H ({}), EDX {:X}H"
     )
     low, high = value & 0xFFFFFFFF, value >> 32
-    cpu.trace.by(rule, sentence, why, register_name(msr), offset, page.address, low, high)
+    cpu.trace.by(rule, sentence, why, register_name(msr), offset, page.address, low, low, high)
     return Completed(value)
 
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.program import Action
-from runner.words import action_words
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a program a decision is made: at a VM entry (no ``action``), or in a step.
+
+    ``index`` is the step's place in the program, or in the handler of an interrupt.
+    """
+
+    vcpu: int
+    action: Action | None = None
+    index: int = 0
+    in_handler: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One decision: the rule (an id of the catalogue) that made it, and what it means here.
+    """One decision: the rule (an id of the catalogue) that made it, and what it means here."""
 
-    ``place`` says when: ``virtual processor 0, step 1: RDMSR APICID (802H)``.
-    """
-
-    place: str
+    place: Place
     rule: str
     sentence: str
 
@@ -23,24 +32,23 @@ class Reason:
 class Trace:
     """Collects reasons in the order of the decisions."""
 
-    __slots__ = ("place", "reasons")
+    __slots__ = ("_place", "reasons")
 
     def __init__(self) -> None:
         self.reasons: list[Reason] = []
-        self.place = ""
+        self._place = Place(0)
 
     def at_entry(self, vcpu: int) -> None:
         """Say that the decisions that follow belong to a VM entry."""
-        self.place = f"virtual processor {vcpu}, VM entry"
+        self._place = Place(vcpu)
 
-    def at_step(self, vcpu: int, index: int, action: Action, *, in_handler: bool) -> None:
-        """Say that the decisions that follow belong to a step, of the program or of a handler."""
-        whose = "handler step" if in_handler else "step"
-        self.place = f"virtual processor {vcpu}, {whose} {index + 1}: {action_words(action)}"
+    def at_step(self, vcpu: int, action: Action, index: int, *, in_handler: bool = False) -> None:
+        """Say that the decisions that follow belong to a step."""
+        self._place = Place(vcpu, action, index, in_handler)
 
     def by(self, rule: str, sentence: str, *numbers: object) -> None:
         """Record a decision; *sentence* is a format string, so that a silent trace formats nothing."""
-        self.reasons.append(Reason(self.place, rule, sentence.format(*numbers)))
+        self.reasons.append(Reason(self._place, rule, sentence.format(*numbers)))
 
 
 class SilentTrace(Trace):
@@ -51,7 +59,7 @@ class SilentTrace(Trace):
     def at_entry(self, vcpu: int) -> None:
         """Do nothing."""
 
-    def at_step(self, vcpu: int, index: int, action: Action, *, in_handler: bool) -> None:
+    def at_step(self, vcpu: int, action: Action, index: int, *, in_handler: bool = False) -> None:
         """Do nothing."""
 
     def by(self, rule: str, sentence: str, *numbers: object) -> None:

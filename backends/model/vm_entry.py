@@ -30,6 +30,7 @@ def enter(cpu: LogicalProcessor, lists: MsrLists) -> Entry:
     if failure is not None:
         by("entry.late-failure-keeps-interrupt-status", "VM entry fails: the guest-state area stays as it is")
         return failure
+    by("entry.control-error-is-vmfail-7", "no check of the control fields fails: VM entry goes on")
     _say_whose_page(cpu)
     if cpu.vmcs.guest_activity_state == Activity.WAIT_FOR_SIPI:
         raise NotModelled("the wait-for-SIPI activity state")
@@ -81,10 +82,12 @@ def _say_whose_page(cpu: LogicalProcessor) -> None:
         by("page.never-initialized", "nobody has prepared that page, and the processor never initializes it")
         by(
             "many.virtual-apic-address-in-every-vmcs",
-            "field 2012H must be set in every virtual processor's VMCS",
+            "field 2012H must be set in each virtual processor's VMCS",
         )
+        by("many.one-page-per-vcpu", "each virtual processor needs a page of its own")
     elif address != structures_of(cpu.index).virtual_apic_page:
         by("many.shared-page-same-registers", "that page is another virtual processor's")
+        by("many.one-page-per-vcpu", "each virtual processor needs a page of its own")
 
 
 def _induces_threshold_exit(cpu: LogicalProcessor) -> bool:
