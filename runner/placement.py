@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from runner.nodes import Map, Mark, Node, Notes
-from runner.outcome import Stuck
+from runner.outcome import Fault, Stuck
 from runner.pages import happens_in_root
 from runner.program import (
     Action,
@@ -33,6 +33,7 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
+from runner.step_mismatches import BETWEEN
 from runner.steps import Steps
 from runner.values import entries, items
 from runner.vmx import ExitReason
@@ -143,18 +144,21 @@ def _complaints(level: Level, action: Action, outcome: OutcomeExpected) -> Itera
         yield "at level vmx has no APIC ID of its own to compare with; write the number"
     if outcome is Relative.FROM_PAGE and level is Level.GUEST:
         yield "at level guest has no virtual-APIC page to read"
-    if outcome is Stuck.STAYS_HALTED and action is not Plain.HLT:
-        yield "cannot stay halted; only hlt can"
+    if outcome is Stuck.STAYS_HALTED and action is not Plain.HLT and not root:
+        yield "cannot stay halted; only hlt can, and the guest that a VMM step enters in that state"
     if isinstance(outcome, EntryFails) and not root:
         yield "is no VMM step; `entry` goes with vmm, inject and raise"
     if root and not _allowed_in_root(outcome):
-        yield "is a VMM step; it can only expect `entry` and `delivers`"
+        yield "is a VMM step; it can only expect what comes before the next instruction of the guest"
     if isinstance(outcome, Exit) and level is Level.GUEST:
         yield "at level guest cannot cause a VM exit"
 
 
 def _allowed_in_root(outcome: OutcomeExpected) -> bool:
-    return not isinstance(outcome, Value | Bits | Relative | Exit | Stuck) and not hasattr(outcome, "vector")
+    """Whether the VM entry after a VMM step can have this outcome, or the boundary that it leads to."""
+    if isinstance(outcome, Exit):
+        return outcome.reason in BETWEEN
+    return not isinstance(outcome, Value | Bits | Relative | Fault)
 
 
 def _check_descriptor(setups: Sequence[Setup], step: Step, node: Map, notes: Notes) -> None:
