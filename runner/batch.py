@@ -24,13 +24,16 @@ NO_ORACLE_FOR_ITSELF = Unsupported("not run: the reference model is the oracle a
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a subject is judged with; ``capabilities`` are its own, for what a case supposes (``when``)."""
+    """What a subject is judged with.
+
+    ``capabilities`` are its own, for what a case supposes (``when``); ``None``: it does not run here.
+    """
 
     run: Run
     oracle: Run | None
     catalogue: Catalogue
     deviations: Sequence[Deviation]
-    capabilities: Mapping[str, str]
+    capabilities: Mapping[str, str] | None
 
     def results(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
         """Yield the result of each case, in order, from one run of the subject.
@@ -52,8 +55,11 @@ class Bench:
 
     def _hindrance(self, case: Case) -> Unsupported | None:
         """Return why a case does not run: it supposes something else, or it asks the oracle about itself."""
+        known = self.capabilities
         for name, wanted in case.when:
-            found = self.capabilities.get(name)
+            if known is None:
+                break
+            found = known.get(name)
             if found is None:
                 return Unsupported(f"{name}: the subject does not say what it has")
             if plainly(found) != plainly(wanted):

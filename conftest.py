@@ -1,0 +1,227 @@
+"""Collects scenario files and runs their cases: the only file that knows pytest.
+
+One item is one case on one subject; a file's selected cases are one batch on each subject.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import Identity, subjects
+from backends.model import Model
+from reports import allure, summary
+from reports.failure import explained
+from reports.judged import Judged
+from reports.table import table
+from runner import catalogue, loading, subject_file
+from runner.batch import Bench
+from runner.problems import MalformedError
+from runner.scenario import Case, Scenario
+from runner.subject_file import SubjectFile
+from runner.verdict import CaseResult, Verdict
+
+WRONG_FILES = 2
+"""Exit status when a scenario or subject file says what cannot be run; nothing has run then."""
+
+
+class BrokenCase(Exception):  # noqa: N818 - it names a verdict
+    """The kit, the machine or the environment failed: nothing is known about conformance."""
+
+
+class Run:
+    """What one process knows: the rules, the subjects asked for, and the records of what ran."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.rules = catalogue.load()
+        paths = [subject_file.find(name) for name in config.getoption("backend") or ["model"]]
+        self.subjects = [subject_file.load(path, self.rules) for path in dict.fromkeys(paths)]
+        self.files = set(loading.scenario_files())
+        self.scenarios: tuple[Scenario, ...] = ()
+        self.identities: dict[str, dict[str, Any]] = {}
+        self._benches: dict[str, Bench] = {}
+
+    def bench(self, subject: SubjectFile) -> Bench:
+        """Return what judges a subject; it is asked who it is at the first time."""
+        if subject.name not in self._benches:
+            backend = subjects.backend(subject.kind, subject.name, subject.start)
+            oracle = None if subject.kind == "model" else Model().run
+            who = backend.identity()
+            known: dict[str, Any] = {"says": subject.says}
+            if isinstance(who, Identity):
+                known |= {"version": who.version, "capabilities": dict(who.capabilities)}
+                deviations = subject.deviations_of(who.version)
+                bench = Bench(backend.run, oracle, self.rules, deviations, who.capabilities)
+            else:
+                bench = Bench(lambda programs: repeat(who, len(programs)), oracle, self.rules, (), None)
+            self.identities[subject.name] = known
+            self._benches[subject.name] = bench
+        return self._benches[subject.name]
+
+
+RUN = pytest.StashKey[Run]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of scenarios."""
+    group = parser.getgroup("scenarios")
+    group.addoption("--backend", action="append", metavar="NAME|FILE", help="subject to test (repeatable)")
+    group.addoption("--summary", type=Path, metavar="FILE", help="write what was found, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read all scenario files and the subjects' before anything runs; refuse them all together."""
+    if not _asks_for_scenarios(config):
+        return
+    try:
+        run = config.stash[RUN] = Run(config)
+        if not hasattr(config, "workerinput"):
+            run.scenarios = loading.load_all(sorted(run.files))
+            config.pluginmanager.register(Recorder(run))
+    except MalformedError as wrong:
+        pytest.exit(str(wrong), returncode=WRONG_FILES)
+
+
+def _asks_for_scenarios(config: pytest.Config) -> bool:
+    asked = [(config.invocation_params.dir / arg.partition("::")[0]).resolve() for arg in config.args]
+    specs = loading.SPECS
+    return any(path.is_relative_to(specs) or specs.is_relative_to(path) for path in asked)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    """Collect the scenario files of the four places."""
+    run = parent.config.stash.get(RUN, None)
+    return ScenarioFile.from_parent(parent, path=file_path) if run and file_path in run.files else None
+
+
+class ScenarioFile(pytest.File):
+    """A scenario file."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = self.config.stash[RUN]
+        self._results: dict[ScenarioItem, CaseResult] = {}
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield every case once for each subject."""
+        scenario = loading.load(self.path)
+        for subject in self.run.subjects:
+            for case in scenario.cases:
+                yield ScenarioItem.from_parent(
+                    self, name=f"{case.id}[{subject.name}]", scenario=scenario, case=case, subject=subject
+                )
+
+    def result(self, item: ScenarioItem) -> CaseResult:
+        """Run the file's selected cases on the item's subject together, then answer from memory."""
+        if item not in self._results:
+            batch = [
+                other
+                for other in self.session.items
+                if isinstance(other, ScenarioItem) and other.parent is self and other.subject is item.subject
+            ]
+            results = self.run.bench(item.subject).results([each.case for each in batch])
+            self._results.update(zip(batch, results, strict=True))
+        return self._results.pop(item)
+
+
+class ScenarioItem(pytest.Item):
+    """One case on one subject."""
+
+    parent: ScenarioFile
+
+    def __init__(self, *, scenario: Scenario, case: Case, subject: SubjectFile, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scenario, self.case, self.subject = scenario, case, subject
+
+    def runtest(self) -> None:
+        """Run, judge, report."""
+        run, name = self.parent.run, self.subject.name
+        allure.describe(self.scenario, self.case, name, run.rules)
+        result = self.parent.result(self)
+        allure.show(result)
+        judged = Judged(self.scenario, self.case, name, result)
+        record = summary.record(judged)
+        self.user_properties.append(
+            ("record", json.dumps({**record, "known": run.identities.pop(name, None)}))
+        )
+        match result.verdict:
+            case Verdict.CONFORMS:
+                return
+            case Verdict.DOES_NOT_CONFORM:
+                # A fresh exception each time: a shared one grows with every item that raises it.
+                pytest.fail(explained(judged, run.rules, _reasons(self.case, result)), pytrace=False)
+            case Verdict.BROKEN:
+                raise BrokenCase(explained(judged, run.rules))
+            case _:
+                pytest.skip(f"{result.verdict.value}: {result.reason}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show what is broken without this file's traceback."""
+        broken = isinstance(excinfo.value, BrokenCase)
+        return str(excinfo.value) if broken else super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Point at the case's line."""
+        return self.path, self.case.line - 1, self.name
+
+
+def _reasons(case: Case, result: CaseResult) -> Iterator[tuple[str, str]]:
+    """Yield how the reference model comes to its answer at the first point that does not conform."""
+    verdicts = [point.verdict for point in result.points]
+    _, reasons = Model().run_traced(case.points[verdicts.index(Verdict.DOES_NOT_CONFORM)].program)
+    yield from ((f"{reason.place}: {reason.sentence}", reason.rule) for reason in reasons)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Say of a skipped case where it stands, not where it was skipped."""
+    report = yield
+    if isinstance(item, ScenarioItem) and report.skipped and call.excinfo:
+        report.longrepr = (item.parent.nodeid, item.case.line, str(call.excinfo.value))
+    return report
+
+
+class Recorder:
+    """Gathers what all processes found, in the controlling one, and says it at the end."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.records: list[summary.Record] = []
+        self.known: dict[str, dict[str, Any]] = {}
+        self.found: summary.Summary | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the record out of a case's report; a case whose process died has none, and is broken."""
+        carried = dict(report.user_properties).get("record")
+        if carried is None and report.failed and ".yaml::" in report.nodeid:
+            self.records.append(summary.crashed(report.nodeid, report.longreprtext))
+        elif carried is not None and report.when == "call":
+            record = json.loads(str(carried))
+            self.known.setdefault(record["subject"], {}).update(record.pop("known") or {})
+            self.records.append(record)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Sum up; a deviation that is announced in vain fails the run."""
+        if not self.records:
+            return
+        for subject in self.run.subjects:
+            known = self.known.get(subject.name, {})
+            deviations = subject.deviations_of(known.get("version", ""))
+            mine = [each for each in self.records if each["subject"] == subject.name]
+            known["announced in vain"] = summary.in_vain(deviations, self.run.scenarios, mine)
+            if known["announced in vain"] and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.found = summary.summarize(self.records, self.known)
+        if session.config.getoption("summary"):
+            summary.write(self.found, session.config.getoption("summary"))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table of rules and subjects."""
+        if self.found:
+            terminalreporter.section("rules and subjects")
+            terminalreporter.write_line(table(self.found, self.run.rules.areas))

@@ -1,0 +1,1 @@
+"""How results are shown: Allure, a summary for machines, a table and failures for people."""

@@ -1,0 +1,28 @@
+"""What all reports speak of: one case on one subject, judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.scenario import Case, Scenario
+from runner.verdict import CaseResult
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A case of a scenario, the name of a subject, and the result."""
+
+    scenario: Scenario
+    case: Case
+    subject: str
+    result: CaseResult
+
+    @property
+    def id(self) -> str:
+        """``specs/vmx/rdmsr/apic-id.yaml::own-page``."""
+        return self.scenario.case_id(self.case)
+
+    @property
+    def command(self) -> str:
+        """The command that runs just this case on this subject."""
+        return f"pytest '{self.id}[{self.subject}]' --backend {self.subject}"

@@ -1,0 +1,142 @@
+"""The summary of a run: plain data, from the results of cases to `reports/summary.json`.
+
+Records and summary hold nothing but what JSON can carry: worker processes send records to the
+controlling one, and other programs read the summary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reports.judged import Judged
+from runner.deviations import Deviation, unshown
+from runner.scenario import Scenario
+from runner.verdict import Verdict
+
+Record = dict[str, Any]
+"""One case on one subject: id, subject, verdict, reason and what they rest on."""
+
+Summary = dict[str, Any]
+
+MOST_DIFFERENCES = 20
+"""Differences that a record keeps; a sweep may have thousands."""
+
+
+def record(judged: Judged) -> Record:
+    """Return what a summary keeps of one result."""
+    case, result = judged.case, judged.result
+    return {
+        "id": judged.id,
+        "subject": judged.subject,
+        "verdict": result.verdict.value,
+        "reason": result.reason,
+        "says": case.says,
+        "file": judged.scenario.path,
+        "line": case.line,
+        "rules": list(case.rules),
+        "points": dict(Counter(point.verdict.value for point in result.points)),
+        "deviations": [each.name for each in result.deviations],
+        "differences": [
+            {"point": each.point, "where": each.where, "expected": each.expected, "observed": each.observed}
+            for each in result.differences[:MOST_DIFFERENCES]
+        ],
+    }
+
+
+def crashed(node: str, reason: str) -> Record:
+    """Return the record of a case whose process died, from its test id ``FILE::case[subject]``."""
+    case, _, subject = node.rpartition("[")
+    return {
+        "id": case,
+        "subject": subject.rstrip("]"),
+        "verdict": Verdict.BROKEN.value,
+        "reason": reason,
+        "says": "",
+        "file": case.partition("::")[0],
+        "line": 1,
+        "rules": [],
+        "points": {},
+        "deviations": [],
+        "differences": [],
+    }
+
+
+def summarize(records: Iterable[Record], subjects: Mapping[str, Mapping[str, Any]]) -> Summary:
+    """Return counts and everything that does not plainly conform, for each subject.
+
+    *subjects* gives what is known of each: ``says``, ``version``, ``capabilities`` and the like.
+    """
+    by_subject: dict[str, list[Record]] = {name: [] for name in subjects}
+    for each in records:
+        by_subject.setdefault(each["subject"], []).append(each)
+    return {
+        "subjects": {name: {**subjects.get(name, {}), **_of_subject(own)} for name, own in by_subject.items()}
+    }
+
+
+def in_vain(
+    deviations: Iterable[Deviation], scenarios: Iterable[Scenario], records: Iterable[Record]
+) -> list[str]:
+    """Say which announced deviations of a subject no case shows any more, when all that could have ran.
+
+    *scenarios* are all there are, *records* those of the subject. A case that the subject does not
+    support cannot show anything.
+    """
+    verdicts = {each["id"]: Verdict(each["verdict"]) for each in records}
+    cases = {scenario.case_id(case): case for scenario in scenarios for case in scenario.cases}
+    supported = {name: case for name, case in cases.items() if verdicts.get(name) is not Verdict.UNSUPPORTED}
+    judged = [name for name, verdict in verdicts.items() if verdict is not Verdict.BROKEN]
+    shown = {name for each in records for name in each["deviations"]}
+    return [
+        f"{each.name}: no case shows this deviation any more, remove it: {each.why}"
+        for each in unshown(deviations, supported, judged, shown)
+    ]
+
+
+def _of_subject(records: Iterable[Record]) -> dict[str, Any]:
+    verdicts = {verdict.value: 0 for verdict in Verdict}
+    areas: dict[str, Counter[str]] = {}
+    shown = []
+    for each in sorted(records, key=lambda each: (each["file"], each["line"])):
+        verdicts[each["verdict"]] += 1
+        areas.setdefault(_area(each), Counter())[each["verdict"]] += 1
+        if each["verdict"] != Verdict.CONFORMS.value:
+            shown.append({name: value for name, value in each.items() if name != "subject"})
+    return {
+        "verdicts": verdicts,
+        "areas": {name: dict(counts) for name, counts in areas.items()},
+        "cases": shown,
+    }
+
+
+def _area(each: Record) -> str:
+    """Return the area of the rule that a case asks about: the first part of the rule's id."""
+    return str(each["rules"][0]).partition(".")[0] if each["rules"] else "?"
+
+
+def fails(summary: Summary) -> bool:
+    """Whether anything does not conform, is broken, or is announced in vain, or nothing was judged."""
+    subjects = summary["subjects"].values()
+    counted = any(sum(subject["verdicts"].values()) for subject in subjects)
+    return not counted or any(
+        subject["verdicts"][Verdict.DOES_NOT_CONFORM.value]
+        or subject["verdicts"][Verdict.BROKEN.value]
+        or subject.get("announced in vain")
+        for subject in subjects
+    )
+
+
+def write(summary: Summary, path: Path) -> None:
+    """Write the summary; the folder is made if it lacks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Summary:
+    """Read a summary that `write` wrote."""
+    summary: Summary = json.loads(path.read_text(encoding="utf-8"))
+    return summary

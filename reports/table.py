@@ -1,0 +1,79 @@
+"""The summary as a table of rules and subjects, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reports.summary import Summary
+from runner.verdict import Verdict
+
+MARKS: Mapping[str, str] = {
+    Verdict.DOES_NOT_CONFORM.value: "FAIL",
+    Verdict.BROKEN.value: "broken",
+    Verdict.UNSUPPORTED.value: "unsupported",
+    Verdict.UNSETTLED.value: "unsettled",
+    Verdict.KNOWN_DEVIATION.value: "known",
+}
+"""How a cell names what does not conform; what conforms is the number in front."""
+
+
+def table(summary: Summary, areas: Mapping[str, str]) -> str:
+    """Return areas of rules by subjects, then every case that does not conform with its reason.
+
+    *areas* are the catalogue's, name to words, in reading order.
+    """
+    return "\n".join(_lines(summary, areas))
+
+
+def _lines(summary: Summary, areas: Mapping[str, str]) -> Iterator[str]:
+    subjects = summary["subjects"]
+    asked = [area for area in areas if any(area in subject["areas"] for subject in subjects.values())]
+    asked += sorted({area for subject in subjects.values() for area in subject["areas"]} - set(asked))
+    header = ["rules", *(_title(name, subject) for name, subject in subjects.items())]
+    rows = [
+        [area, *(_cell(subject["areas"].get(area, {})) for subject in subjects.values())] for area in asked
+    ]
+    total = ["all", *(_cell(subject["verdicts"]) for subject in subjects.values())]
+    yield from _columns([header, *rows, total])
+    for name, reason in summary.get("absent", {}).items():
+        yield f"{name} is not here: {reason}"
+    for name, subject in subjects.items():
+        yield from _shown(name, subject)
+
+
+def _title(name: str, subject: Mapping[str, Any]) -> str:
+    version = subject.get("version")
+    return f"{name} {version}" if version else name
+
+
+def _cell(counts: Mapping[str, int]) -> str:
+    """Return ``29, 1 known``: how many conform, then the others that there are."""
+    others = [f"{counts[verdict]} {mark}" for verdict, mark in MARKS.items() if counts.get(verdict)]
+    conform = counts.get(Verdict.CONFORMS.value, 0)
+    return (
+        ", ".join([*([str(conform)] if conform or not others else []), *others])
+        if any(counts.values())
+        else "-"
+    )
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _shown(name: str, subject: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each case that does not conform; those with one verdict and one reason in one entry."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for case in subject["cases"]:
+        groups.setdefault((case["verdict"], case["reason"]), []).append(case)
+    order = {verdict.value: place for place, verdict in enumerate(Verdict)}
+    for (verdict, reason), cases in sorted(groups.items(), key=lambda item: order[item[0][0]]):
+        yield ""
+        yield f"{name}: {verdict}: {reason}"
+        yield from (f"  {case['id']}  ({', '.join(case['rules'][:1])})" for case in cases)
+    for entry in subject.get("announced in vain", ()):
+        yield ""
+        yield f"{name}: {entry}"
