@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 
 from backends import bochs_unpacked, process, wire
-from backends.machine import Booted, ProbeBackend
+from backends.batch import Booted
+from backends.machine import ProbeBackend
 from runner.outcome import Unsupported
 
 MEMORY = 32
@@ -97,13 +98,13 @@ class Bochs:
             extra |= bochs_unpacked.environment(bochs_unpacked.directory(os.environ))
         return extra
 
-    def boot(self, image: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
-        """Boot *image* in *folder*."""
+    def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
+        """Boot a ROM in *folder*."""
         command, version = self._command(), self.version()
         if isinstance(command, Unsupported) or isinstance(version, Unsupported):
             raise FileNotFoundError("no Bochs")
         new = int(version.split(".")[0]) >= 3
-        folder.joinpath("image.rom").write_bytes(image)
+        folder.joinpath("image.rom").write_bytes(rom)
         folder.joinpath("vga.bin").write_bytes(bytes(512))
         folder.joinpath("rc").write_text(
             CONFIGURATION.format(
