@@ -38,8 +38,8 @@ WORDS = {0x100 + 16 * n: 0 for n in range(8)} | {0x110: 1 << 17, 0x120: 1 << 17}
         ('{fault: "#UD"}', Fault(6, None)),
         ("{exit: {reason: rdmsr}}", Exit(31)),
         (
-            "{exit: {reason: apic-write, qualification: 0x3f0, rip: next, interruption-information: 1,"
-            " idt-vectoring: 2, instruction-length: 3, blocking: sti, activity: hlt}}",
+            """{exit: {reason: apic-write, qualification: 0x3f0, rip: next, interruption-information: 1,
+                   idt-vectoring: 2, instruction-length: 3, blocking: sti, activity: hlt}}""",
             Exit(56, 0x3F0, Rip.NEXT, 1, 2, 3, Blocking.STI, Activity.HLT),
         ),
         (
@@ -68,7 +68,7 @@ def test_values_of_level_guest() -> None:
 
 def test_deliveries() -> None:
     read = expectations(
-        "{sti: true, label: first, expect: {delivers: [0x71, {vector: 0x61, at: last}, {vector: 0x51, at: first}]}}",
+        "{sti: true, label: a, expect: {delivers: [0x71, {vector: 0x61, at: last}, {vector: 0x51, at: a}]}}",
         "{nop: true, label: last}",
     )
     assert read[0].delivers == (Delivers(0x71, None), Delivers(0x61, 1), Delivers(0x51, 0))
