@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backends import bochs_unpacked
-from runner.commands import debian, unpack
+from runner.commands import debian, presence, unpack
 
 BINDEP = Path(__file__).parents[2] / "bindep.txt"
 HAS_POSTED_INTERRUPTS = (2, 8)
@@ -22,9 +22,16 @@ def main(arguments: Sequence[str]) -> int:
     """Print a line for each thing looked after; return 0, since a thing that lacks is no failure."""
     parser = argparse.ArgumentParser(prog="python -m runner doctor", description=__doc__)
     parser.parse_args(arguments)
-    print(f"packages  {packages()}", flush=True)
-    print(f"unpacked  {unpacked_bochs()}", flush=True)
+    say("packages", packages())
+    say("unpacked", unpacked_bochs())
+    for name, found in presence.shipped():
+        say(name, presence.words(found))
     return 0
+
+
+def say(subject: str, state: str) -> None:
+    """Print one line."""
+    print(f"{subject:<10}{state}", flush=True)
 
 
 def packages() -> str:

@@ -1,0 +1,57 @@
+"""``python -m runner certify`` as a user calls it; pytest runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+CASE = "specs/vmx/rdmsr/own-page.yaml::own-page"
+
+
+def certify(report: Path, *arguments: str, **changed: str) -> tuple[int, str]:
+    environ = {**os.environ, **changed}
+    command = (sys.executable, "-m", "runner", "certify", "--report", str(report), *arguments)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def summary(report: Path) -> Any:
+    return json.loads((report / "summary.json").read_text("utf-8"))["subjects"]
+
+
+def test_one_case_on_the_model(tmp_path: Path) -> None:
+    status, said = certify(tmp_path, "--backend", "model", f"{CASE}[model]")
+    assert status == 0
+    assert said.splitlines()[-1].startswith("1 passed in ")
+    assert summary(tmp_path)["model"]["verdicts"]["conforms"] == 1
+    assert len(list((tmp_path / "results").glob("*-result.json"))) == 1
+
+
+def test_a_report_replaces_the_one_before(tmp_path: Path) -> None:
+    for _ in range(2):
+        certify(tmp_path, "--backend", "model", f"{CASE}[model]")
+    assert len(list((tmp_path / "results").glob("*-result.json"))) == 1
+
+
+def test_a_subject_that_is_not_here_is_said_and_not_run(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    status, said = certify(tmp_path, "specs/vmx/rdmsr", PATH=nowhere, XDG_CACHE_HOME=nowhere)
+    lines = dict(line.split(maxsplit=1) for line in said.splitlines() if " absent: " in line)
+    assert set(lines) == {"bochs", "bochs-3"}
+    assert "PATH" in lines["bochs"]
+    assert "doctor" in lines["bochs-3"]
+    assert status == 0
+    assert set(summary(tmp_path)) == {"model"}
+
+
+def test_the_exit_status_is_that_of_the_run(tmp_path: Path) -> None:
+    status, said = certify(tmp_path, "--backend", "nobody")
+    assert status == 2
+    assert "passed" not in said
+    status, _ = certify(tmp_path, "--backend", "model", f"{CASE}-and-another[model]")
+    assert status == 4
