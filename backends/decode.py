@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from backends import wire
-from backends.events import BadRecordError, ProcessorLog
+from backends.events import BadRecordError
+from backends.processor_log import ProcessorLog
 from runner.outcome import Entry, Final, Observation, StepResult, Stuck
 from runner.program import Program
 from runner.vmx import Activity, Blocking

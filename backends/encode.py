@@ -8,21 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from backends import wire
+from backends import vmcs_items, wire
 from runner.program import (
     EOI_HANDLER,
     Action,
     Barrier,
-    BeyondWidth,
     Cpuid,
-    FieldValue,
-    Flip,
     Inject,
     Level,
     MmioRead,
-    Number,
-    Page,
-    PageAddress,
     Plain,
     Post,
     Program,
@@ -36,7 +30,7 @@ from runner.program import (
     WriteCr8,
     Wrmsr,
 )
-from runner.vmx import CONTROL_FIELDS, Access, Controls, Field, MsrBitmap
+from runner.vmx import Access, Field, MsrBitmap
 
 
 class CannotEncodeError(Exception):
@@ -72,7 +66,7 @@ def _barriers(steps: Iterable[Step]) -> dict[str, tuple[int, int]]:
 
 
 def _vcpu(setup: Setup, program: Program, vcpu: int, barriers: dict[str, tuple[int, int]]) -> bytes:
-    items = list(_items(setup)) if program.level is Level.VMX else []
+    items = list(vmcs_items.of_setup(setup)) if program.level is Level.VMX else []
     own = [step for step in program.steps if step.vcpu == vcpu]
     ops = [op for slot, step in enumerate(own) for op in _ops(step, slot, barriers)]
     handlers, slots = _handlers(setup, len(own), barriers)
@@ -121,81 +115,6 @@ def _handlers(setup: Setup, first_slot: int, barriers: dict[str, tuple[int, int]
         blocks.append(wire.HANDLER.pack(vector, len(ops), 0) + b"".join(ops))
         slot += len(steps)
     return blocks, slot
-
-
-def _items(setup: Setup) -> Iterator[tuple[int, int, int]]:
-    """Yield what the VMCS holds beyond the probe's own base, overrides last."""
-    yield from _controls(setup.controls)
-    if setup.tpr_threshold:
-        yield Field.TPR_THRESHOLD, wire.HOW_SET, setup.tpr_threshold
-    if setup.rvi or setup.svi:
-        yield Field.GUEST_INTERRUPT_STATUS, wire.HOW_SET, setup.rvi | setup.svi << 8
-    if setup.eoi_exit_bitmap:
-        yield from _eoi_exit_bitmap(setup.eoi_exit_bitmap)
-    guest = setup.guest
-    if guest.exception_bitmap:
-        yield Field.EXCEPTION_BITMAP, wire.HOW_SET, sum(1 << vector for vector in guest.exception_bitmap)
-    if guest.blocking:
-        yield Field.GUEST_INTERRUPTIBILITY_STATE, wire.HOW_SET, int(guest.blocking)
-    if guest.activity:
-        yield Field.GUEST_ACTIVITY_STATE, wire.HOW_SET, int(guest.activity)
-    if setup.posted:
-        posted = setup.posted
-        yield Field.POSTED_INTERRUPT_NOTIFICATION_VECTOR, wire.HOW_SET, posted.notification_vector
-        pir = sum(1 << vector for vector in posted.pir)
-        for index in range(4):
-            yield wire.ITEM_PID + index, wire.HOW_SET, pir >> 64 * index & (1 << 64) - 1
-        yield (
-            wire.ITEM_PID + 4,
-            wire.HOW_SET,
-            posted.outstanding | posted.suppress << 1 | (posted.notification_vector & 0xFF) << 16,
-        )
-    yield from _msr_lists(setup)
-    for field, value in setup.fields:
-        yield _field(field, value)
-
-
-def _controls(controls: Controls) -> Iterator[tuple[int, int, int]]:
-    for kind, field in CONTROL_FIELDS.items():
-        word = controls.word(kind)
-        if word:
-            yield field, wire.HOW_CONTROL, word
-
-
-def _eoi_exit_bitmap(vectors: frozenset[int]) -> Iterator[tuple[int, int, int]]:
-    bits = sum(1 << vector for vector in vectors)
-    for index in range(4):
-        yield Field.EOI_EXIT_BITMAP_0 + 2 * index, wire.HOW_SET, bits >> 64 * index & (1 << 64) - 1
-
-
-def _msr_lists(setup: Setup) -> Iterator[tuple[int, int, int]]:
-    lists = setup.msr_lists
-    for entries, what, count in (
-        (lists.entry_load, wire.ITEM_ENTRY_LOAD, Field.VM_ENTRY_MSR_LOAD_COUNT),
-        (lists.exit_store, wire.ITEM_EXIT_STORE, Field.VM_EXIT_MSR_STORE_COUNT),
-        (lists.exit_load, wire.ITEM_EXIT_LOAD, Field.VM_EXIT_MSR_LOAD_COUNT),
-    ):
-        if entries:
-            yield count, wire.HOW_SET, len(entries)
-        for index, entry in enumerate(entries):
-            yield what + index, entry.msr, entry.value
-
-
-_PAGES = {Page.OWN: wire.HOW_OWN, Page.STALE: wire.HOW_STALE, Page.APIC_ACCESS: wire.HOW_APIC_ACCESS}
-
-
-def _field(field: Field, value: FieldValue) -> tuple[int, int, int]:
-    match value:
-        case Number(number):
-            return field, wire.HOW_SET, number
-        case Flip(bit):
-            return field, wire.HOW_FLIP, bit
-        case BeyondWidth():
-            return field, wire.HOW_BEYOND, 0
-        case PageAddress(Page.OF_VCPU, vcpu, add):
-            return field, wire.HOW_OF_VCPU | vcpu << 8, add
-        case PageAddress(page, _, add):
-            return field, _PAGES[page], add
 
 
 def _ops(step: Step, slot: int, barriers: dict[str, tuple[int, int]]) -> Iterator[bytes]:
@@ -272,7 +191,7 @@ def _vmm(action: Vmm | Inject | Raise) -> Iterator[tuple[int, int, int, int]]:
 def _vmm_changes(vmm: Vmm) -> Iterator[tuple[int, int, int, int]]:
     for offset, word in vmm.words:
         yield wire.OP_WORD, 0, offset, word
-    for what, how, value in _vmm_items(vmm):
+    for what, how, value in vmcs_items.of_vmm(vmm):
         if how > 0xFF:
             raise CannotEncodeError("a VMM step that gives a field another virtual processor's page")
         yield wire.OP_ITEM, how, what, value
@@ -280,25 +199,6 @@ def _vmm_changes(vmm: Vmm) -> Iterator[tuple[int, int, int, int]]:
         yield wire.OP_INTERRUPT_FLAG, 0, 0, int(vmm.interrupt_flag)
     if vmm.msr_bitmap is not None:
         yield from _new_bitmap(vmm.msr_bitmap)
-
-
-def _vmm_items(vmm: Vmm) -> Iterator[tuple[int, int, int]]:
-    if vmm.controls is not None:
-        for kind, field in CONTROL_FIELDS.items():
-            yield field, wire.HOW_CONTROL, vmm.controls.word(kind)
-    for field, how, value in (
-        (Field.TPR_THRESHOLD, wire.HOW_SET, vmm.tpr_threshold),
-        (Field.GUEST_INTERRUPT_STATUS, wire.HOW_LOW_BYTE, vmm.rvi),
-        (Field.GUEST_INTERRUPT_STATUS, wire.HOW_HIGH_BYTE, vmm.svi),
-        (Field.GUEST_INTERRUPTIBILITY_STATE, wire.HOW_SET, vmm.blocking),
-        (Field.GUEST_ACTIVITY_STATE, wire.HOW_SET, vmm.activity),
-    ):
-        if value is not None:
-            yield field, how, int(value)
-    if vmm.eoi_exit_bitmap is not None:
-        yield from _eoi_exit_bitmap(vmm.eoi_exit_bitmap)
-    for field, setting in vmm.fields:
-        yield _field(field, setting)
 
 
 def _new_bitmap(bitmap: MsrBitmap) -> Iterator[tuple[int, int, int, int]]:
