@@ -31,7 +31,7 @@ def describe(scenario: Scenario, case: Case, subject: str, catalogue: Catalogue)
     allure.dynamic.epic(catalogue.areas[rule.area])
     allure.dynamic.feature(scenario.title)
     allure.dynamic.story(rule.id)
-    allure.dynamic.description("\n".join(line.strip() for line in rule_words(case, catalogue)))
+    allure.dynamic.description("\n\n".join(rule_words(case, catalogue)))
     for name in case.rules:
         allure.dynamic.label("rule", name)
         allure.dynamic.link(f"specs/rules.yaml#L{catalogue[name].line}", name=name)

@@ -31,7 +31,7 @@ def explained(judged: Judged, catalogue: Catalogue, reasons: Reasons = ()) -> st
     if len(shown) > MOST_POINTS:
         lines += [f"  and {len(shown) - MOST_POINTS} more points: {', '.join(_few(shown[MOST_POINTS:]))}"]
     if result.verdict is not Verdict.BROKEN:
-        lines += rule_words(case, catalogue)
+        lines += (line for words in rule_words(case, catalogue) for line in _wrapped(words))
         lines += _reasoning(reasons)
     return "\n".join([*lines, f"  run again: {judged.command}"])
 
@@ -55,7 +55,7 @@ def rule_words(case: Case, catalogue: Catalogue) -> Iterator[str]:
     """Yield each rule of a case in words, with the SDM headings it comes from."""
     for name in case.rules:
         rule = catalogue[name]
-        yield from _wrapped(f"rule {name}: {rule.says} [SDM: {'; '.join(rule.section)}]")
+        yield f"rule {name}: {' '.join(rule.says.split())} [SDM: {'; '.join(rule.section)}]"
 
 
 def _reasoning(reasons: Reasons) -> Iterator[str]:
