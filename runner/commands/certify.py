@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runner.commands import presence
 from runner.commands.doctor import say
+from runner.loading import SPECS
 from runner.outcome import Unsupported
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the scenarios and return pytest's exit status."""
     parser = argparse.ArgumentParser(prog="python -m runner certify", description=__doc__)
     parser.add_argument(
-        "paths", nargs="*", default=["specs"], metavar="PATH", help="only these scenario files"
+        "paths", nargs="*", default=[str(SPECS)], metavar="PATH", help="only these scenario files"
     )
     parser.add_argument("--backend", action="append", metavar="NAME", help="only this subject; repeatable")
     parser.add_argument("--report", default="reports", metavar="FOLDER", help="write the report there")
