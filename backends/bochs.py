@@ -46,13 +46,19 @@ PLUGINS_3 = "vga: extension=vbe"
 
 
 class Bochs:
-    """A `Machine`. ``unpacked`` chooses Debian 13's; ``model`` is the processor model's Bochs name."""
+    """A `Machine`.
 
-    door = wire.DOOR_MEMORY
+    ``unpacked`` chooses Debian 13's; ``model`` is the processor model's Bochs name; ``door`` is
+    `wire.DOOR_E9` where the debugger is not to be used (Bochs 3 can be started without, 2.7 cannot).
+    """
+
     most_cpus = wire.MAX_CPUS
 
-    def __init__(self, *, unpacked: bool = False, model: str = "corei7_skylake_x") -> None:
+    def __init__(
+        self, *, unpacked: bool = False, model: str = "corei7_skylake_x", door: int = wire.DOOR_MEMORY
+    ) -> None:
         """Start nothing yet."""
+        self.door = door
         self._unpacked = unpacked
         self._model = model
 
@@ -98,6 +104,12 @@ class Bochs:
             extra |= bochs_unpacked.environment(bochs_unpacked.directory(os.environ))
         return extra
 
+    def _debugger_commands(self, room: int) -> str:
+        """Return what the debugger does: run, and take the frames at the magic break."""
+        if self.door == wire.DOOR_MEMORY:
+            return f'c\nwritemem "frames" {wire.RECORDS_BASE:#x} {room}\nq\n'
+        return "c\n"
+
     def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
         """Boot a ROM in *folder*."""
         command, version = self._command(), self.version()
@@ -111,30 +123,38 @@ class Bochs:
                 plugins=PLUGINS_3 if new else PLUGINS_2, memory=MEMORY, model=self._model, cpus=cpus
             )
         )
-        folder.joinpath("commands").write_text(f'c\nwritemem "frames" {wire.RECORDS_BASE:#x} {room}\nq\n')
+        folder.joinpath("commands").write_text(self._debugger_commands(room))
+        debugger = ["-rc", "commands"] if self.door == wire.DOOR_MEMORY or not new else []
+        if new and debugger:
+            debugger.insert(0, "-debugger")
         ended = process.run(
-            [*command, *(["-debugger"] if new else []), "-q", "-f", "rc", "-rc", "commands", "log: log"],
+            [*command, *debugger, "-q", "-f", "rc", "log: log"],
             folder=folder,
             environment=self._environment(),
             deadline=BOOT_SECONDS + PROGRAM_SECONDS * programs,
         )
-        return _read(folder, ended)
+        return _read(folder, ended, self.door)
 
 
-def _read(folder: Path, ended: process.Ended) -> Booted:
-    frames, log = folder / "frames", folder / "log"
-    stream = frames.read_bytes() if frames.exists() else b""
+def _read(folder: Path, ended: process.Ended, door: int) -> Booted:
+    log = folder / "log"
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     said = ended.stderr.decode(errors="replace").splitlines()
     text = "\n".join([*said[-LOG_LINES:], *lines[-LOG_LINES:]])
-    trouble = "" if stream and not ended.status and not ended.timed_out else ended.describe()
+    trouble = "" if ended.status == 0 else ended.describe()
     panic = next((line for line in [*said, *lines] if ">>PANIC<<" in line), None)
     if trouble and panic:
         trouble += "; " + panic.split(">>PANIC<<", 1)[1].strip()
+    if door == wire.DOOR_E9:
+        seen = sum(frame.kind == wire.FRAME_CASE for frame in wire.frames(ended.stdout))
+        return Booted(ended.stdout, seen + 1, text, trouble)
+    frames = folder / "frames"
+    stream = frames.read_bytes() if frames.exists() else b""
     return Booted(stream, ended.stdout.count(wire.PROGRESS), text, trouble)
 
 
 def backend(name: str, start: Mapping[str, object]) -> ProbeBackend:
     """Return the subject that a subject file's ``start`` mapping describes."""
-    model = start.get("model", "corei7_skylake_x")
-    return ProbeBackend(name, Bochs(unpacked=bool(start.get("unpacked")), model=str(model)))
+    model = str(start.get("model", "corei7_skylake_x"))
+    door = wire.DOOR_E9 if start.get("door") == "port-e9" else wire.DOOR_MEMORY
+    return ProbeBackend(name, Bochs(unpacked=bool(start.get("unpacked")), model=model, door=door))

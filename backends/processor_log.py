@@ -74,6 +74,8 @@ class ProcessorLog:
             self._performed.add(slot)
             self._last = slot
             self._steps[slot].outcomes.append(Completed())
+        elif kind == events.EVENT_END:
+            self._pass(len(self._steps))
         elif kind == events.EVENT_ENTRY:
             self._failed_entry(VmfailInvalid() if a == 1 else VmfailValid(b))
         elif kind == events.EVENT_RETURN and self._handlers:

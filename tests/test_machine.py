@@ -21,8 +21,8 @@ from backends import Identity, bochs, image, machine, process, wire
 from backends.batch import Booted
 from runner.apic import ApicMode
 from runner.loading import ROOT, load_all, scenario_files
-from runner.outcome import GP0, BackendBroken, Completed, Observation, Stuck, Unsupported
-from runner.program import Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
+from runner.outcome import GP0, BackendBroken, Completed, Delivery, Observation, Stuck, Unsupported
+from runner.program import Level, Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
 
 SVR, LVT_TIMER = 0x80F, 0x832
 
@@ -88,6 +88,19 @@ def test_records_that_do_not_fit_their_room_get_another_boot(
     monkeypatch.setattr("backends.batch.RECORD_ROOM", 80)
     monkeypatch.setattr("backends.batch.STEP_ROOM", 0)
     assert values(list(subject.run(reading(30)))) == list(range(30))
+
+
+def test_a_bochs_without_a_debugger_gives_its_records_by_port_e9(subject: machine.ProbeBackend) -> None:
+    programs = [*reading(20), hanging()]
+    assert list(backend(door="port-e9").run(programs)) == list(subject.run(programs))
+
+
+def test_level_guest_runs_without_vmx(subject: machine.ProbeBackend) -> None:
+    steps = (Step(Wrmsr(0x83F, 0x51)), Step(Plain.STI), Step(Plain.NOP), Step(Plain.NOP))
+    (answer,) = subject.run([Program(Level.GUEST, (Setup(),), steps)])
+    assert isinstance(answer, Observation)
+    assert [step.outcomes for step in answer.steps] == [(Completed(),)] * 4
+    assert [step.delivered for step in answer.steps] == [(), (), (Delivery(0x51, 3),), ()]
 
 
 # Cases do not touch each other.

@@ -93,4 +93,5 @@ void guest_run_in_root(struct cpu *c) {
   call_emitted(c->layout.base, c);
   asm volatile("cli" ::: "memory");
   load_idt(host_idt);
+  log_at(c, EVENT_END, (struct position){c->layout.steps, AT_END}, 0);
 }

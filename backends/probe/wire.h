@@ -254,6 +254,7 @@ struct wire_register {
 #define EVENT_ENTRY 6     /* a: 1 VMfailInvalid, 2 VMfailValid; b: VM-instruction error */
 #define EVENT_PHYSICAL 7  /* a: value, b: vector + 1 if it faulted */
 #define EVENT_PERFORMED 8 /* a VMM step */
+#define EVENT_END 9       /* level guest: the main stream has returned */
 
 struct wire_event {
   u8 type;
