@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from runner.expectations import after, entry, step_expected
 from runner.layers import Layers
@@ -21,6 +22,10 @@ from runner.vary import Filling, Values, point_values
 FILLED = ("setup", "vcpus", "steps", "after", "expect-entry")
 """The parts of a case in which ``$name`` stands for a value."""
 
+Parts = Mapping[str, Node]
+"""Parts of a case, with values in place of names."""
+
+Read = TypeVar("Read")
 HandlersExpected = tuple[tuple[int, tuple[StepExpected, ...]], ...]
 
 
@@ -34,51 +39,71 @@ class Surroundings:
 
 
 class PointReader:
-    """Reads the points of one case; what stays the same from point to point is read once."""
+    """Reads the points of one case; what stays the same from point to point is read, and kept, once."""
 
     def __init__(self, case: Map, around: Surroundings, notes: Notes) -> None:
-        """Take a case that has passed the schema."""
+        """Take a case that has passed the schema, and whose names all stand for something."""
         self.case = case
         self.around = around
         self.notes = notes
-        self.from_model = "expect" in case.nodes
         self.step_lines: tuple[int, ...] = ()
         self._filling = Filling(notes)
-        self._setups: dict[tuple[int, ...], tuple[Setup, HandlersExpected]] = {}
-        self._steps: dict[tuple[int, ...], tuple[Steps, tuple[StepExpected, ...]]] = {}
+        self._read: dict[tuple[object, ...], Any] = {}
+        self._kept: dict[Any, Any] = {}
 
     def point(self, values: Values) -> Point:
         """Return one point."""
-        given = self.case.nodes
-        parts = {name: self._filling(given[name], values) for name in FILLED if name in given}
-        read = self._read_setups(parts)
-        setups = tuple(each for each, _ in read)
-        steps, expected = self._read_steps(parts.get("steps"), setups)
+        read = self._once(values, self._setups, "setup", "vcpus")
+        setups = tuple(setup for setup, _ in read)
+        steps, expected = self._once(
+            values, lambda each: self._steps(each, setups), "steps", "setup", "vcpus"
+        )
         self.step_lines = tuple(node.mark.line for node in steps.nodes)
         return Point(
-            values=point_values(values),
+            values=tuple(map(self._keep, point_values(values))),
             program=Program(self.around.level, setups, steps.steps),
-            expected=Expected(
-                entry=self._entry(parts.get("expect-entry"), setups, steps),
-                steps=expected,
-                after=self._after(parts.get("after"), setups),
-                handlers=tuple(handlers for _, handlers in read),
-                from_model=self.from_model,
+            expected=self._keep(
+                Expected(
+                    entry=self._once(values, lambda each: self._entry(each, setups, steps), "expect-entry"),
+                    steps=expected,
+                    after=self._once(values, lambda each: self._after(each, setups), "after"),
+                    handlers=tuple(handlers for _, handlers in read),
+                    from_model="expect" in self.case.nodes,
+                )
             ),
         )
 
-    def _read_setups(self, parts: Mapping[str, Node]) -> list[tuple[Setup, HandlersExpected]]:
+    def _once(self, values: Values, read: Callable[[Parts], Read], *names: str) -> Read:
+        """Return what is read of these parts of the case; the same for the same values of what they use."""
+        parts = [self.case.nodes[name] for name in names if name in self.case.nodes]
+        used = {name: id(values[name]) for part in parts for name in self._filling.names(part)}
+        if values and len(used) == len(values):  # no two points share it
+            return read(self._parts(values, names))
+        key = names, *sorted(used.items())
+        if key not in self._read:
+            self._read[key] = read(self._parts(values, names))
+        found: Read = self._read[key]
+        return found
+
+    def _parts(self, values: Values, names: Iterable[str]) -> Parts:
+        given = self.case.nodes
+        return {name: self._filling(given[name], values) for name in names if name in given}
+
+    def _keep(self, value: Read) -> Read:
+        """Return an equal value read before, so that points share what they have in common."""
+        kept: Read = self._kept.setdefault(value, value)
+        return kept
+
+    def _setups(self, parts: Parts) -> list[tuple[Setup, HandlersExpected]]:
         own = list(self._vcpus(parts["vcpus"])) if "vcpus" in parts else [None]
         result = []
         for each in own:
             layers = Layers.of([self.around.setup, parts.get("setup"), each])
-            key = tuple(id(level) for level in layers.levels)
-            if key not in self._setups:
-                handlers, expected = self._handlers(layers.inner("handlers"))
-                self._setups[key] = setup(layers, self.around.named, handlers, self.notes), expected
-            result.append(self._setups[key])
+            handlers, expected = self._handlers(layers.inner("handlers"))
+            read = self._keep(setup(layers, self.around.named, handlers, self.notes))
             mark = layers.levels[-1].mark if layers.levels else self.case.mark
-            check_setup_pages(result[-1][0], len(own), mark, self.notes)
+            check_setup_pages(read, len(own), mark, self.notes)
+            result.append((read, expected))
         return result
 
     def _vcpus(self, node: Node) -> Iterator[Node | None]:
@@ -110,21 +135,18 @@ class PointReader:
             result[int(key, 16)] = node
         return result
 
-    def _read_steps(
-        self, node: Node | None, setups: tuple[Setup, ...]
-    ) -> tuple[Steps, tuple[StepExpected, ...]]:
-        key = id(node), *(id(each) for each in setups)
-        if key not in self._steps:
-            steps = read_steps(node, setups, self.notes)
-            expected = self._expectations(steps.nodes, steps)
-            check_placement(self.around.level, setups, steps, expected, self.notes)
-            self._steps[key] = steps, expected
-        return self._steps[key]
+    def _steps(self, parts: Parts, setups: tuple[Setup, ...]) -> tuple[Steps, tuple[StepExpected, ...]]:
+        read = read_steps(parts.get("steps"), setups, self.notes)
+        steps = replace(read, steps=tuple(map(self._keep, read.steps)))
+        expected = tuple(map(self._keep, self._expectations(steps.nodes, steps)))
+        check_placement(self.around.level, setups, steps, expected, self.notes)
+        return steps, expected
 
     def _expectations(self, nodes: Sequence[Node], steps: Steps) -> tuple[StepExpected, ...]:
         return tuple(step_expected(entries(node).get("expect"), steps.label, self.notes) for node in nodes)
 
-    def _entry(self, node: Node | None, setups: Sequence[Setup], steps: Steps) -> Entry:
+    def _entry(self, parts: Parts, setups: Sequence[Setup], steps: Steps) -> Entry:
+        node = parts.get("expect-entry")
         if node is None:
             return Entered()
         if len(setups) > 1:
@@ -134,8 +156,8 @@ class PointReader:
                 self.notes.add(place.mark, "a step of a guest that is not entered; take it away")
         return entry(node)
 
-    def _after(self, node: Node | None, setups: Sequence[Setup]) -> tuple[After, ...]:
-        by_vcpu = self._after_nodes(node, len(setups))
+    def _after(self, parts: Parts, setups: Sequence[Setup]) -> tuple[After, ...]:
+        by_vcpu = self._after_nodes(parts.get("after"), len(setups))
         for index, each in by_vcpu.items():
             pid = entries(each).get("pid")
             if pid and setups[index].posted is None:

@@ -121,27 +121,24 @@ def _collect(node: Node | None, found: dict[str, Mark]) -> None:
 
 
 class Filling:
-    """Puts values in place of names, and gives the same node again for the same values."""
+    """Puts values in place of names."""
 
     def __init__(self, notes: Notes) -> None:
         """Two keys of a mapping that become one are noted."""
         self.notes = notes
         self._names: dict[int, tuple[str, ...]] = {}
-        self._filled: dict[tuple[int, tuple[int, ...]], Node] = {}
+
+    def names(self, node: Node) -> tuple[str, ...]:
+        """Return the names that a node uses; it is a part of the case, which outlives this."""
+        found = self._names.get(id(node))
+        if found is None:
+            found = self._names[id(node)] = tuple(names_in(node))
+        return found
 
     def __call__(self, node: Node, values: Values) -> Node:
-        """Return *node* with each ``$name`` replaced; the node itself where it uses none."""
-        names = self._names.get(id(node))
-        if names is None:
-            names = self._names[id(node)] = tuple(name for name in names_in(node) if name in values)
-        if not names:
+        """Return *node* with each name replaced; the node itself where it uses none."""
+        if not self.names(node):
             return node
-        key = id(node), tuple(id(values[name]) for name in names)
-        if key not in self._filled:
-            self._filled[key] = self._fill(node, values)
-        return self._filled[key]
-
-    def _fill(self, node: Node, values: Values) -> Node:
         match node:
             case Scalar(text=text, mark=mark, key=key):
                 return values[text]._replace(mark=mark, key=key)

@@ -53,8 +53,8 @@ def test_all_mistakes_of_a_file_are_reported() -> None:
         "7:18: `0x100` does not fit; wanted a number of 8 bits (0 to 0xff) or a $name",
         "13:21: `0x1ffffffff` does not fit; wanted an MSR number (0 to 0xffffffff)",
         "13:39: `1`; wanted 0 or 3, or a $name",
-        "17:12: `n` is not used; write $n where it is meant",
-        "23:26: `inject` needs a VM exit before it; put a vmcall between",
+        "18:12: `n` is not used; write $n where it is meant",
+        "24:26: `inject` needs a VM exit before it; put a vmcall between",
     ]
 
 
