@@ -109,12 +109,7 @@ class EntryControls(IntFlag):
 
 
 Control = (
-    PinBasedControls
-    | PrimaryControls
-    | SecondaryControls
-    | TertiaryControls
-    | ExitControls
-    | EntryControls
+    PinBasedControls | PrimaryControls | SecondaryControls | TertiaryControls | ExitControls | EntryControls
 )
 
 CONTROL_WORDS: tuple[type[Control], ...] = (
@@ -290,9 +285,7 @@ EXIT_REASONS_BY_NAME: Mapping[str, ExitReason] = MappingProxyType(
     {name_of(reason): reason for reason in ExitReason}
 )
 
-TRAP_LIKE = frozenset(
-    {ExitReason.TPR_BELOW_THRESHOLD, ExitReason.VIRTUALIZED_EOI, ExitReason.APIC_WRITE}
-)
+TRAP_LIKE = frozenset({ExitReason.TPR_BELOW_THRESHOLD, ExitReason.VIRTUALIZED_EOI, ExitReason.APIC_WRITE})
 """Exits after which the saved RIP is the next instruction. SDM: *Architectural State Before a VM Exit*."""
 
 
