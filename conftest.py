@@ -6,7 +6,7 @@ One item is one case on one subject; a file's selected cases are one batch on ea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -191,32 +191,45 @@ class Recorder:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.records: list[summary.Record] = []
+        self.records: dict[str, summary.Record] = {}
         self.known: dict[str, dict[str, Any]] = {}
         self.found: summary.Summary | None = None
+        self.asked: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the record out of a case's report; a case whose process died has none, and is broken."""
         carried = dict(report.user_properties).get("record")
         if carried is None and report.failed and ".yaml::" in report.nodeid:
-            self.records.append(summary.crashed(report.nodeid, report.longreprtext))
+            self.records[report.nodeid] = summary.without_record(report.nodeid, report.longreprtext)
         elif carried is not None and report.when == "call":
             record = json.loads(str(carried))
             self.known.setdefault(record["subject"], {}).update(record.pop("known") or {})
-            self.records.append(record)
+            self.records.setdefault(report.nodeid, record)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note what is to run, where this process runs it."""
+        self.asked.update(item.nodeid for item in session.items if isinstance(item, ScenarioItem))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Note what is to run, where workers run it."""
+        self.asked.update(node for node in ids if ".yaml::" in node)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Sum up; a deviation that is announced in vain fails the run."""
-        if not self.records:
+        if not self.asked or session.config.option.collectonly:
             return
+        for node in sorted(self.asked - self.records.keys()):
+            self.records[node] = summary.without_record(node, "the run ended before this case")
+        records = list(self.records.values())
         for subject in self.run.subjects:
-            known = self.known.get(subject.name, {})
+            known = self.known.setdefault(subject.name, {"says": subject.says})
             deviations = subject.deviations_of(known.get("version", ""))
-            mine = [each for each in self.records if each["subject"] == subject.name]
+            mine = [each for each in records if each["subject"] == subject.name]
             known["announced in vain"] = summary.in_vain(deviations, self.run.scenarios, mine)
             if known["announced in vain"] and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self.found = summary.summarize(self.records, self.known)
+        self.found = summary.summarize(records, self.known)
         if session.config.getoption("summary"):
             summary.write(self.found, session.config.getoption("summary"))
 

@@ -47,8 +47,8 @@ def record(judged: Judged) -> Record:
     }
 
 
-def crashed(node: str, reason: str) -> Record:
-    """Return the record of a case whose process died, from its test id ``FILE::case[subject]``."""
+def without_record(node: str, reason: str) -> Record:
+    """Return the record of a case that left none, from its test id ``FILE::case[subject]``."""
     case, _, subject = node.rpartition("[")
     return {
         "id": case,
