@@ -75,4 +75,4 @@ def blocking_of(cpu: LogicalProcessor) -> Blocking:
 
 def activity_of(cpu: LogicalProcessor) -> Activity:
     """Return the activity state."""
-    return _ACTIVITY[cpu.vmcs.guest_activity_state]
+    return _ACTIVITY[cpu.vmcs.guest_activity_state & 3]
