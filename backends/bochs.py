@@ -91,7 +91,9 @@ class Bochs:
         if self._unpacked:
             root = bochs_unpacked.directory(os.environ)
             if not root.is_dir():
-                return Unsupported("Debian 13's Bochs is not unpacked: python -m runner doctor does it")
+                return Unsupported(
+                    "not unpacked; the doctor does it where the host's Bochs is older than 2.8"
+                )
             return bochs_unpacked.command(root)
         program = shutil.which("bochs-bin") or shutil.which("bochs")
         if program is None:

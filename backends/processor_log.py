@@ -82,10 +82,10 @@ class ProcessorLog:
             running = self._handlers.pop()
             running.passed = len(running.steps)
         else:
-            self._entered = True
             self._guest_event(kind, at, slot, a, b)
 
     def _guest_event(self, kind: int, at: int, slot: int, a: int, b: int) -> None:
+        self._entered = True
         if kind == events.EVENT_VALUE:
             self._value(slot, a, b)
         elif kind == events.EVENT_FAULT and not at & events.AT_NO_SLOT:
@@ -103,26 +103,22 @@ class ProcessorLog:
         if slot < len(self._steps):
             return self._steps[slot]
         running = self._handlers[-1] if self._handlers else None
-        index = slot - running.first_slot if running else -1
-        if running is None or not 0 <= index < len(running.steps):
+        if running is None or slot - running.first_slot not in range(len(running.steps)):
             raise BadRecordError(f"an event at slot {slot}, where no step is")
-        return running.steps[index]
+        return running.steps[slot - running.first_slot]
 
     def _action(self, slot: int | None) -> Action | None:
         """Return the action of a slot, if it has one."""
-        if slot is None:
-            return None
-        if slot < len(self._actions):
-            return self._actions[slot]
+        if slot is None or slot < len(self._actions):
+            return None if slot is None else self._actions[slot]
         running = self._handlers[-1] if self._handlers else None
-        index = slot - running.first_slot if running else -1
-        return running.actions[index] if running and 0 <= index < len(running.actions) else None
+        inside = running is not None and slot - running.first_slot in range(len(running.actions))
+        return running.actions[slot - running.first_slot] if running and inside else None
 
     def _pass(self, slot: int) -> None:
         """Note that everything before *slot* is behind the guest."""
         if self._handlers and slot >= len(self._steps):
-            running = self._handlers[-1]
-            running.passed = max(running.passed, slot - running.first_slot)
+            self._handlers[-1].passed = max(self._handlers[-1].passed, slot - self._handlers[-1].first_slot)
         else:
             self._passed = max(self._passed, slot)
 
