@@ -96,6 +96,13 @@ VTPR, VPPR, VEOI, VICR, VSELF_IPI = (page_offset(msr) for msr in (TPR, PPR, EOI,
 VISR, VTMR, VIRR = 0x100, 0x180, 0x200
 VECTOR_SETS: Mapping[str, int] = MappingProxyType({"ISR": VISR, "TMR": VTMR, "IRR": VIRR})
 
+QUIET_MSRS = frozenset(
+    register.msr
+    for register in REGISTERS
+    if register.name in ("TPR", "ESR", "INITIAL_COUNT") or register.name[:3] in VECTOR_SETS
+)
+"""The registers of a physical APIC that hold 0 before the first VM entry, on every subject."""
+
 STALE = 0x9C401C39
 """What the words of the stale page hold: the 2621447225 of the question this project began from."""
 

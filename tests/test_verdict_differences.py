@@ -589,6 +589,8 @@ def test_a_descriptor_that_is_named() -> None:
         (0x20, ((0x808, 0x20),), True),
         (0x20, ((0x808, 0x30),), False),
         (0x20, (), False),
+        (0x0, (), True),
+        (0x0, ((0x808, 0x20),), False),
         (WordOneOf((0x20, Keep.UNCHANGED), "so"), (), True),
         (WordOneOf((0x20, Keep.UNCHANGED), "so"), ((0x808, 0x30),), False),
     ],
