@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,12 @@ class Machine:
 
     def environ(self) -> dict[str, str]:
         return {"PATH": str(self.home / "bin"), "XDG_CACHE_HOME": str(self.home / "cache")}
+
+    def doctor(self, **environ: str) -> subprocess.Popen[str]:
+        command = (sys.executable, "-m", "runner", "doctor")
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.environ() | environ, stdout=subprocess.PIPE, text=True
+        )
 
 
 def users_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:

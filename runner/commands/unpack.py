@@ -50,6 +50,8 @@ def _lay_out(target: Path, lock: int) -> str:
 
 
 def _fetch(root: Path, lock: int) -> str:
+    if shutil.which(FETCH[0]) is None:
+        return f"no {FETCH[0]} in the PATH"
     process = subprocess.Popen(
         (*FETCH, str(root)),
         stdin=subprocess.DEVNULL,
