@@ -122,7 +122,7 @@ def test_without_delivery_nothing_is_evaluated() -> None:
 
 def test_physical_and_virtual_priority_do_not_touch() -> None:
     one = setup(DELIVERY, guest=OPEN, page=page(tpr=0xF0))
-    assert observe(one, Raise(0x31), NOP).steps[1].outcomes[0] == VmExit(1)
+    assert observe(one, Raise(0x31), NOP).steps[0].outcomes == (DONE, VmExit(1, rip=Rip.NEXT))
 
 
 # Interrupt-window exiting
@@ -134,13 +134,18 @@ def test_window_exiting_prevents_recognition_and_exits_instead() -> None:
     assert delivered(seen.steps[0]) == [(0x61, 0)]
     stopped = observe(pending(names=WINDOW, guest=GuestState()), NOP, STI, NOP)
     assert stopped.steps[1].outcomes == (DONE,)
-    assert stopped.steps[2].outcomes == (VmExit(7, rip=Rip.NEXT),)
+    assert stopped.steps[2].outcomes == (DONE, VmExit(7, rip=Rip.NEXT))
     assert (delivered(stopped.steps[2]), stopped.finals[0].rvi) == ([], 0x61)
 
 
 def test_the_window_opens_behind_the_instruction_after_sti() -> None:
     seen = observe(setup("use-msr-bitmaps interrupt-window-exiting"), CLI, STI, NOP, NOP)
-    assert [step.outcomes for step in seen.steps] == [(DONE,), (DONE,), (VmExit(7, rip=Rip.NEXT),), (DONE,)]
+    assert [step.outcomes for step in seen.steps] == [
+        (DONE,),
+        (DONE,),
+        (DONE, VmExit(7, rip=Rip.NEXT)),
+        (DONE,),
+    ]
 
 
 # Delivery
@@ -296,18 +301,19 @@ def test_an_injection_ends_hlt() -> None:
 def test_an_external_interrupt_exits_whatever_if_is() -> None:
     for guest in (OPEN, GuestState()):
         seen = observe(setup(DELIVERY, guest=guest), Raise(0x51), NOP)
-        assert seen.steps[1].outcomes == (VmExit(1), DONE)
+        assert seen.steps[0].outcomes == (DONE, VmExit(1, rip=Rip.NEXT))
+        assert seen.steps[1].outcomes == (DONE,)
         assert seen.finals[0].physical == ()
 
 
 def test_acknowledge_on_exit_gives_the_vector() -> None:
     names = f"{DELIVERY} acknowledge-interrupt-on-exit"
     seen = observe(setup(names), Raise(0x51), NOP)
-    assert seen.steps[1].outcomes[0] == VmExit(1, interruption_information=0x80000051)
+    assert seen.steps[0].outcomes[1] == VmExit(1, rip=Rip.NEXT, interruption_information=0x80000051)
     assert seen.finals[0].physical == ()
     self_ipi = f"{REGISTERS} external-interrupt-exiting"
     left = observe(setup(f"{self_ipi} acknowledge-interrupt-on-exit"), Wrmsr(0x83F, 0x51))
-    assert left.steps[0].outcomes == (VmExit(1, rip=Rip.NEXT, interruption_information=0x80000051),)
+    assert left.steps[0].outcomes == (DONE, VmExit(1, rip=Rip.NEXT, interruption_information=0x80000051))
     assert dict(left.finals[0].physical) == {0x812: 1 << 0x11}
     pending_still = observe(setup(self_ipi), Wrmsr(0x83F, 0x51))
     assert dict(pending_still.finals[0].physical) == {0x822: 1 << 0x11}
@@ -325,14 +331,18 @@ def test_without_external_interrupt_exiting_the_guest_takes_it() -> None:
 def test_a_virtual_interrupt_comes_before_a_physical_one() -> None:
     seen = observe(pending(), Raise(0x31), NOP)
     assert deliveries(seen) == [[(0x61, 1)], []]
-    assert seen.steps[0].outcomes == (VmExit(1, rip=Rip.ELSEWHERE),)
+    assert seen.steps[0].outcomes == (DONE, VmExit(1, rip=Rip.ELSEWHERE))
     assert seen.finals[0].svi == 0x61
 
 
 def test_an_exit_that_ends_hlt_saves_hlt_and_the_guest_halts_again() -> None:
     guest = GuestState(interrupt_flag=True, activity=Activity.HLT)
     seen = observe(setup(DELIVERY, guest=guest), Raise(0x51), NOP)
-    assert seen.steps[1].outcomes[0] == VmExit(1, activity=Activity.HLT)
+    assert seen.steps[0].outcomes == (
+        DONE,
+        VmExit(1, rip=Rip.NEXT, activity=Activity.HLT),
+        Stuck.STAYS_HALTED,
+    )
     assert seen.finals[0].activity is Activity.HLT
 
 
@@ -344,8 +354,9 @@ def test_a_single_step_trap_comes_before_a_virtual_interrupt() -> None:
     seen = observe(setup(DELIVERY, guest=guest), Wrmsr(0x83F, 0x51), NOP)
     assert deliveries(seen) == [[(1, 1), (0x51, 1)], []]
     intercepted = GuestState(interrupt_flag=True, trap_flag=True, exception_bitmap=frozenset([1]))
-    exit_ = last(setup(DELIVERY, guest=intercepted), Wrmsr(0x83F, 0x51))
-    assert exit_ == VmExit(0, 0x4000, rip=Rip.NEXT, interruption_information=0x80000301)
+    step = observe(setup(DELIVERY, guest=intercepted), Wrmsr(0x83F, 0x51)).steps[0]
+    assert step.outcomes[0] == DONE
+    assert step.outcomes[1] == VmExit(0, 0x4000, rip=Rip.NEXT, interruption_information=0x80000301)
 
 
 def test_mov_ss_holds_the_single_step_trap_back() -> None:

@@ -70,7 +70,7 @@ class Boundary(ABC):
         last = (self.vmm_steps() if in_program else None) or record
         entry = self.enter()
         if not isinstance(entry, Entered):
-            last.outcomes.append(entry)
+            last.add(entry)
             raise Ended
         yield from self.begin()
 
@@ -103,7 +103,7 @@ class Boundary(ABC):
                     "delivery.wakes-from-hlt" if cpu.halted else "delivery.not-in-shutdown-or-wait-for-sipi"
                 )
                 cpu.trace.by(rule, "nothing comes that ends the inactive state")
-                self._owner().add(Stuck.STAYS_HALTED if cpu.halted else Stuck.DID_NOT_RETURN)
+                self._owner().get_stuck(Stuck.STAYS_HALTED if cpu.halted else Stuck.DID_NOT_RETURN)
                 raise Ended
 
     def _handle(self, event: Event) -> Run:
@@ -199,7 +199,4 @@ class Boundary(ABC):
         stream = self.stream
         if stream.inside or (stream.interrupted is not None and stream.next == 0):
             return self._owner(), Rip.ELSEWHERE
-        behind_instruction = stream.next > 0 and not is_vmm(stream.steps[stream.next - 1].action)
-        if behind_instruction or stream.at_end:
-            return self._owner(), Rip.NEXT
-        return stream.record, Rip.SAME
+        return self._owner(), Rip.NEXT if stream.next else Rip.SAME

@@ -94,7 +94,7 @@ class Processor(Boundary):
                 break
             yield from self.pass_boundary()
         stream.inside = False
-        stream.record.outcomes.append(COMPLETED)
+        stream.record.add(COMPLETED)
         stream.next += 1
         yield from self.pass_boundary()
 

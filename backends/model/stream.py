@@ -22,11 +22,14 @@ class Record:
         self.physical: Completed | Fault | None = None
 
     def add(self, outcome: Outcome) -> None:
-        """Note an outcome; one that comes after the mere completion of the instruction replaces it."""
-        if self.outcomes and self.outcomes[-1] == COMPLETED and outcome != COMPLETED:
-            self.outcomes[-1] = outcome
-        else:
-            self.outcomes.append(outcome)
+        """Note an outcome."""
+        self.outcomes.append(outcome)
+
+    def get_stuck(self, outcome: Stuck) -> None:
+        """Note that the processor does not go on: what left it so has not completed."""
+        if self.outcomes and self.outcomes[-1] == COMPLETED:
+            self.outcomes.pop()
+        self.outcomes.append(outcome)
 
     def result(self) -> StepResult:
         """Freeze it."""
