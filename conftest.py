@@ -17,7 +17,7 @@ from backends import Identity, subjects
 from backends.model import Model
 from reports import allure, summary
 from reports.failure import explained
-from reports.judged import Judged
+from reports.judged import Judged, tally
 from reports.table import table
 from runner import catalogue, loading, subject_file
 from runner.batch import Bench
@@ -25,6 +25,7 @@ from runner.problems import MalformedError
 from runner.scenario import Case, Scenario
 from runner.subject_file import SubjectFile
 from runner.verdict import CaseResult, Verdict
+from runner.words import action_words
 
 WRONG_FILES = 2
 """Exit status when a scenario or subject file says what cannot be run; nothing has run then."""
@@ -158,7 +159,7 @@ class ScenarioItem(pytest.Item):
             case Verdict.BROKEN:
                 raise BrokenCase(explained(judged, run.rules))
             case _:
-                pytest.skip(f"{result.verdict.value}: {result.reason}")
+                pytest.skip(f"{result.verdict.value}: {result.reason}{tally(judged)}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what is broken without this file's traceback."""
@@ -170,11 +171,17 @@ class ScenarioItem(pytest.Item):
         return self.path, self.case.line - 1, self.name
 
 
-def _reasons(case: Case, result: CaseResult) -> Iterator[tuple[str, str]]:
+def _reasons(case: Case, result: CaseResult) -> Iterator[tuple[str, str, str]]:
     """Yield how the reference model comes to its answer at the first point that does not conform."""
     verdicts = [point.verdict for point in result.points]
-    _, reasons = Model().run_traced(case.points[verdicts.index(Verdict.DOES_NOT_CONFORM)].program)
-    yield from ((f"{reason.place}: {reason.sentence}", reason.rule) for reason in reasons)
+    program = case.points[verdicts.index(Verdict.DOES_NOT_CONFORM)].program
+    _, reasons = Model().run_traced(program)
+    for reason in reasons:
+        place = reason.place
+        whose = f"virtual processor {place.vcpu}, " if len(program.vcpus) > 1 else ""
+        what = f"{'handler ' if place.in_handler else ''}step {place.index + 1}, " if place.action else ""
+        where = action_words(place.action) if place.action else "VM entry"
+        yield f"{whose}{what}{where}", reason.sentence, reason.rule
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from textwrap import wrap
 
-from reports.judged import Judged
+from reports.judged import Judged, tally
 from runner.outcome import BackendBroken
 from runner.rules import Catalogue
 from runner.scenario import Case
@@ -16,8 +17,8 @@ MOST_POINTS = 3
 
 WIDTH = 100
 
-Reasons = Iterable[tuple[str, str]]
-"""How the reference model comes to its answer: sentences, each with the rule it rests on."""
+Reasons = Iterable[tuple[str, str, str]]
+"""How the reference model comes to its answer: where in the program, a sentence, the rule it rests on."""
 
 
 def explained(judged: Judged, catalogue: Catalogue, reasons: Reasons = ()) -> str:
@@ -25,7 +26,8 @@ def explained(judged: Judged, catalogue: Catalogue, reasons: Reasons = ()) -> st
     case, result = judged.case, judged.result
     shown = [point for point in result.points if point.verdict is result.verdict]
     place = f"{judged.scenario.path}:{case.line}"
-    lines = [f"{place}: {case.id} on {judged.subject}: {result.verdict.value}", f"  {case.says}"]
+    lines = [f"{place}: {case.id} on {judged.subject}: {result.verdict.value}{tally(judged)}"]
+    lines += [f"  {case.says}"]
     for point in shown[:MOST_POINTS]:
         lines += _point(case, point)
     if len(shown) > MOST_POINTS:
@@ -59,10 +61,10 @@ def rule_words(case: Case, catalogue: Catalogue) -> Iterator[str]:
 
 
 def _reasoning(reasons: Reasons) -> Iterator[str]:
-    said = [f"- {sentence} ({rule})" for sentence, rule in reasons]
-    if said:
-        yield "  the reference model:"
-        yield from (f"  {line}" for sentence in said for line in _wrapped(sentence))
+    for place, said in groupby(reasons, key=lambda reason: reason[0]):
+        yield f"  the reference model, {place}:"
+        for _, sentence, rule in said:
+            yield from (f"  {line}" for line in _wrapped(f"{sentence} ({rule})"))
 
 
 def _wrapped(text: str) -> Iterator[str]:

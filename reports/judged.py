@@ -26,3 +26,12 @@ class Judged:
     def command(self) -> str:
         """The command that runs just this case on this subject."""
         return f"pytest '{self.id}[{self.subject}]' --backend {self.subject}"
+
+
+def tally(judged: Judged) -> str:
+    """Return `` (256 points: 3 unsupported, 253 conforms)`` where a case has several."""
+    counts = judged.result.counts
+    if sum(counts.values()) < 2:
+        return ""
+    said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
+    return f" ({sum(counts.values())} points: {said})"

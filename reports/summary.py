@@ -38,7 +38,7 @@ def record(judged: Judged) -> Record:
         "file": judged.scenario.path,
         "line": case.line,
         "rules": list(case.rules),
-        "points": dict(Counter(point.verdict.value for point in result.points)),
+        "points": {verdict.value: count for verdict, count in result.counts.items()},
         "deviations": [each.name for each in result.deviations],
         "differences": [
             {"point": each.point, "where": each.where, "expected": each.expected, "observed": each.observed}

@@ -61,7 +61,7 @@ class PointResult:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """The verdict on a case with the reason in one line, and the results of its points in order."""
+    """The verdict on a case with its first reason, and the results of its points in order."""
 
     verdict: Verdict
     reason: str
@@ -77,9 +77,11 @@ class CaseResult:
         """The announced deviations that points show, each once."""
         return tuple(dict.fromkeys(deviation for point in self.points for deviation in point.deviations))
 
-    def count(self, verdict: Verdict) -> int:
-        """Return how many points have this verdict."""
-        return sum(point.verdict is verdict for point in self.points)
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many points have each verdict that occurs, the weightiest first."""
+        found = Counter(point.verdict for point in self.points)
+        return {verdict: found[verdict] for verdict in Verdict if found[verdict]}
 
 
 def judge(
@@ -170,18 +172,4 @@ def _summed_up(points: tuple[PointResult, ...]) -> CaseResult:
     if not points:
         return CaseResult(Verdict.BROKEN, "the case has no points", points)
     verdict = next(each for each in Verdict if any(point.verdict is each for point in points))
-    if verdict is Verdict.CONFORMS:
-        return CaseResult(verdict, "", points)
-    reasons = dict.fromkeys(point.reason for point in points if point.verdict is verdict)
-    first, more = next(iter(reasons)), len(reasons) - 1
-    reason = first + (f" (and {more} more reasons)" if more else "")
-    return CaseResult(verdict, f"{_tally(points)}{reason}", points)
-
-
-def _tally(points: Sequence[PointResult]) -> str:
-    """Return ``256 points: 3 unsupported, 253 conforms: `` where there are several points."""
-    if len(points) == 1:
-        return ""
-    counts = Counter(point.verdict for point in points)
-    said = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
-    return f"{len(points)} points: {said}: "
+    return CaseResult(verdict, next(point.reason for point in points if point.verdict is verdict), points)
