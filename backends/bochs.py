@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,25 @@ PLUGINS_2 = "plugin_ctrl: biosdev=0, speaker=0, parallel=0, gameport=0, extfpuir
 PLUGINS_3 = "vga: extension=vbe"
 
 
+def said_version(command: Sequence[str], extra: Mapping[str, str]) -> str | Unsupported:
+    """Return the version that a Bochs says it is; *extra* are variables that it needs."""
+    try:
+        said = subprocess.run(
+            [*command, "--help"],
+            env={**os.environ, **extra},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=BOOT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Unsupported(f"{command[-1]} cannot be started: {error}")
+    found = re.search(rb"Bochs x86 Emulator (\d+(?:\.\d+)*)", said.stdout + said.stderr)
+    if said.returncode or found is None:
+        return Unsupported(f"{command[-1]} --help names no version of Bochs")
+    return found[1].decode()
+
+
 class Bochs:
     """A `Machine`.
 
@@ -71,21 +90,7 @@ class Bochs:
         command = self._command()
         if isinstance(command, Unsupported):
             return command
-        try:
-            said = subprocess.run(
-                [*command, "--help"],
-                env={**os.environ, **self._environment()},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=BOOT_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return Unsupported(f"{command[-1]} cannot be started: {error}")
-        found = re.search(rb"Bochs x86 Emulator (\d+(?:\.\d+)*)", said.stdout + said.stderr)
-        if found is None:
-            return Unsupported(f"{command[-1]} --help names no version of Bochs")
-        return found[1].decode()
+        return said_version(command, self._environment())
 
     def _command(self) -> tuple[str, ...] | Unsupported:
         if self._unpacked:

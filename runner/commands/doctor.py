@@ -11,11 +11,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from packaging.version import Version
+
 from backends import bochs_unpacked
+from backends.bochs import Bochs
 from runner.commands import debian, presence, unpack
 
 BINDEP = Path(__file__).parents[2] / "bindep.txt"
-HAS_POSTED_INTERRUPTS = (2, 8)
+HAS_POSTED_INTERRUPTS = Version("2.8")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,9 +54,9 @@ def packages() -> str:
 
 def unpacked_bochs() -> str:
     """Unpack Debian 13's Bochs, unless the host's own is as good; return what became of it."""
-    host = unpack.version(("bochs-bin",), {})
-    if host >= HAS_POSTED_INTERRUPTS:
-        return f"not needed: the host's Bochs is {'.'.join(map(str, host))}"
+    host = Bochs().version()
+    if isinstance(host, str) and Version(host) >= HAS_POSTED_INTERRUPTS:
+        return f"not needed: the host's Bochs is {host}"
     target = bochs_unpacked.directory(os.environ)
     if target.is_dir():
         return f"present: {target}"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backends import bochs_unpacked
+from backends import bochs, bochs_unpacked
 from runner.commands.debian import first_error
+from runner.outcome import Unsupported
 
 # `extract` runs no script of any package, so `chrootless` is safe; it needs neither root nor mounts.
 FETCH = ("mmdebstrap", "--mode=chrootless", "--variant=extract", "--include=bochs,bochs-term", "trixie")
 FETCH_SECONDS = 300.0
-START_SECONDS = 20.0
-BANNER = re.compile(r"Bochs x86 Emulator (\d+)\.(\d+)")
 
 
 def unpack(target: Path) -> str:
@@ -39,14 +36,17 @@ def unpack(target: Path) -> str:
 def _lay_out(target: Path, lock: int) -> str:
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    reason = _fetch(part, lock)
-    if not reason and not version(bochs_unpacked.command(part), bochs_unpacked.environment(part)):
-        reason = "unpacked, but it does not start"
+    reason = _fetch(part, lock) or _does_not_start(part)
     if reason:
         shutil.rmtree(part, ignore_errors=True)
     else:
         part.rename(target)
     return reason
+
+
+def _does_not_start(root: Path) -> str:
+    said = bochs.said_version(bochs_unpacked.command(root), bochs_unpacked.environment(root))
+    return "unpacked, but it does not start" if isinstance(said, Unsupported) else ""
 
 
 def _fetch(root: Path, lock: int) -> str:
@@ -70,26 +70,3 @@ def _fetch(root: Path, lock: int) -> str:
     if process.returncode == 0:
         return ""
     return first_error(log) or f"{FETCH[0]}: exit status {process.returncode}"
-
-
-def version(command: Sequence[str], extra: Mapping[str, str]) -> tuple[int, ...]:
-    """Return the version that a Bochs says it is, ``(3, 0)``; empty if it does not start.
-
-    ``extra`` are variables that it needs beside those of this process.
-    """
-    environ = {**os.environ, **extra}
-    ask = (*command, "--help")
-    try:
-        done = subprocess.run(
-            ask,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    found = BANNER.search(done.stdout)
-    return (int(found[1]), int(found[2])) if found else ()
