@@ -47,6 +47,9 @@ def test_a_subject_that_is_not_here_is_said_and_not_run(tmp_path: Path) -> None:
     assert "doctor" in lines["bochs-3"]
     assert status == 0
     assert set(summary(tmp_path)) == {"model"}
+    absent = json.loads((tmp_path / "summary.json").read_text("utf-8"))["absent"]
+    assert "PATH" in absent["bochs"]
+    assert "doctor" in absent["bochs-3"]
 
 
 def test_the_exit_status_is_that_of_the_run(tmp_path: Path) -> None:

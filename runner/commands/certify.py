@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from reports import summary
 from runner.commands import presence
 from runner.commands.doctor import say
-from runner.loading import SPECS
+from runner.loading import SPECS, scenario_files
 from runner.outcome import Unsupported
 
 ROOT = Path(__file__).parents[2]
@@ -25,22 +27,36 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--backend", action="append", metavar="NAME", help="only this subject; repeatable")
     parser.add_argument("--report", default="reports", metavar="FOLDER", help="write the report there")
     chosen = parser.parse_args(arguments)
-    subjects = chosen.backend or tuple(_here())
+    found = {} if chosen.backend else dict(_said())
+    absent = _absent(found)
+    subjects = chosen.backend or [name for name in found if name not in absent]
+    into = Path(chosen.report) / "summary.json"
+    into.unlink(missing_ok=True)
     command = (
-        *(sys.executable, "-m", "pytest", "-q", *chosen.paths),
+        *(sys.executable, "-m", "pytest", "-q", *chosen.paths, *_workers(chosen.paths)),
         *(f"--backend={name}" for name in subjects),
-        *("--alluredir", f"{chosen.report}/results", "--clean-alluredir"),
-        *("--summary", f"{chosen.report}/summary.json"),
+        *("--alluredir", f"{chosen.report}/results", "--clean-alluredir", "--summary", str(into)),
     )
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if absent and into.exists():
+        summary.write({**summary.load(into), "absent": absent}, into)
+    return status
 
 
-def _here() -> Iterator[str]:
-    """Say of each subject whether it is here, and yield those to run.
-
-    A broken one runs too, so that its cases show as broken.
-    """
+def _said() -> Iterator[tuple[str, presence.Presence]]:
+    """Look after each subject that comes with the suite, and say whether it is here."""
     for name, found in presence.shipped():
         say(name, presence.words(found))
-        if not isinstance(found, Unsupported):
-            yield name
+        yield name, found
+
+
+def _absent(found: Mapping[str, presence.Presence]) -> dict[str, str]:
+    """Return why subjects are not here; a broken one is, so that its cases show as broken."""
+    return {name: each.reason for name, each in found.items() if isinstance(each, Unsupported)}
+
+
+def _workers(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the option for a worker on each processor; one file is one batch and needs none."""
+    processors = len(os.sched_getaffinity(0))
+    files = scenario_files(Path(path.partition("::")[0]) for path in paths)
+    return ("-n", str(processors)) if processors > 1 and len(files) > 1 else ()
