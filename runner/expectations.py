@@ -204,7 +204,7 @@ def _physical(node: Node, notes: Notes) -> tuple[tuple[int, WordExpected], ...]:
     def expand(key: str, each: Node) -> Mapping[int, WordExpected]:
         if key in VECTOR_SETS:
             return {msr_of_offset(at): value for at, value in _expected_at(key, each, notes).items()}
-        number_of = REGISTERS_BY_NAME[key].msr if key in REGISTERS_BY_NAME else int(key, 16)
+        number_of = REGISTERS_BY_NAME[key].msr if key in REGISTERS_BY_NAME else int(key, 0)
         return {number_of: _word(each)}
 
     return tuple(sorted(page_words(node, notes, expand).items()))

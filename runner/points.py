@@ -130,9 +130,9 @@ class PointReader:
         for key, node in level.nodes.items():
             if key == "eoi":
                 continue
-            if int(key, 16) in result:
-                self.notes.add(node.key or node.mark, f"a second handler for {int(key, 16):#x}; keep one")
-            result[int(key, 16)] = node
+            if int(key, 0) in result:
+                self.notes.add(node.key or node.mark, f"a second handler for {int(key, 0):#x}; keep one")
+            result[int(key, 0)] = node
         return result
 
     def _steps(self, parts: Parts, setups: tuple[Setup, ...]) -> tuple[Steps, tuple[StepExpected, ...]]:

@@ -132,8 +132,8 @@ def page_words(
 
 
 def offset_of(key: str) -> int:
-    """Return the page offset of a register's name or of an offset in hexadecimal."""
-    return REGISTERS_BY_NAME[key].offset if key in REGISTERS_BY_NAME else int(key, 16)
+    """Return the page offset of a register's name or of an offset."""
+    return REGISTERS_BY_NAME[key].offset if key in REGISTERS_BY_NAME else int(key, 0)
 
 
 def numbers_at(key: str, node: Node, notes: Notes) -> Mapping[int, int]:
@@ -151,5 +151,5 @@ def msr_of_offset(offset: int) -> int:
 
 
 def msr_of_key(key: str) -> int:
-    """Return the MSR of a register's name, or of a number in hexadecimal."""
-    return REGISTERS_BY_NAME[key].msr if key in REGISTERS_BY_NAME else int(key, 16)
+    """Return the MSR of a register's name, or of a number."""
+    return REGISTERS_BY_NAME[key].msr if key in REGISTERS_BY_NAME else int(key, 0)
