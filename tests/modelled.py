@@ -45,8 +45,8 @@ def setup(names: str, **more: object) -> Setup:
     return Setup(controls(names), **more)  # type: ignore[arg-type]
 
 
-def steps_of(actions: Iterable[Action | Step]) -> tuple[Step, ...]:
-    return tuple(action if isinstance(action, Step) else Step(action) for action in actions)
+def steps_of(actions: Iterable[Action | Step], vcpu: int = 0) -> tuple[Step, ...]:
+    return tuple(action if isinstance(action, Step) else Step(action, vcpu) for action in actions)
 
 
 def program(one: Setup, *actions: Action | Step) -> Program:

@@ -45,7 +45,7 @@ class Boundary(ABC):
         trace, lists = self.cpu.trace, self.setup.msr_lists
         trace.at_entry(self.cpu.index)
         entry = vm_entry.enter(self.cpu, lists)
-        abort = msr_lists.at_exit(lists, trace) if isinstance(entry, Entered) else None
+        abort = msr_lists.at_exit(self.cpu, lists) if isinstance(entry, Entered) else None
         return abort or entry
 
     def vmm_steps(self) -> Record | None:

@@ -51,6 +51,7 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
         yield from _ipi_virtualization(cpu)
     if cpu.active.use_tpr_shadow:
         yield from _tpr_threshold(cpu)
+    yield from _msr_areas(cpu)
 
 
 def refuse_unmodelled(cpu: LogicalProcessor) -> None:
@@ -199,3 +200,15 @@ def _tpr_threshold(cpu: LogicalProcessor) -> Iterator[Violation]:
     if low > vtpr_class:
         rule = "entry.tpr-threshold-above-vtpr-fails"
         yield rule, f"TPR threshold {low:X}H is above VTPR[7:4] {vtpr_class:X}H"
+
+
+def _msr_areas(cpu: LogicalProcessor) -> Iterator[Violation]:
+    """Check the areas of lists with entries. SDM: *VM-Exit Control Fields*, *VM-Entry Control Fields*."""
+    vmcs, width = cpu.vmcs, cpu.implementation.physical_address_width
+    for count, address in (
+        (vmcs.vm_entry_msr_load_count, vmcs.vm_entry_msr_load_address),
+        (vmcs.vm_exit_msr_store_count, vmcs.vm_exit_msr_store_address),
+        (vmcs.vm_exit_msr_load_count, vmcs.vm_exit_msr_load_address),
+    ):
+        if count and (address & 0xF or address + 16 * count - 1 >> width):
+            yield "fields.msr-areas", f"an MSR area of {count} entries cannot be at {address:X}H"

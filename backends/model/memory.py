@@ -30,13 +30,16 @@ class Structures:
     virtual_apic_page: int
     msr_bitmap: int
     descriptor: int
+    entry_load_area: int
+    exit_store_area: int
+    exit_load_area: int
 
 
 @lru_cache
 def structures_of(vcpu: int) -> Structures:
     """Return where the structures of a virtual processor lie."""
     base = _OF_VCPU + vcpu * _PER_VCPU
-    return Structures(base, base + 0x1000, base + 0x2000)
+    return Structures(*range(base, base + 0x6000, 0x1000))
 
 
 def own_address(field: Field, vcpu: int) -> int:
@@ -49,6 +52,12 @@ def own_address(field: Field, vcpu: int) -> int:
             return own.msr_bitmap
         case Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS:
             return own.descriptor
+        case Field.VM_ENTRY_MSR_LOAD_ADDRESS:
+            return own.entry_load_area
+        case Field.VM_EXIT_MSR_STORE_ADDRESS:
+            return own.exit_store_area
+        case Field.VM_EXIT_MSR_LOAD_ADDRESS:
+            return own.exit_load_area
         case Field.APIC_ACCESS_ADDRESS:
             return APIC_ACCESS_PAGE
         case Field.PID_POINTER_TABLE_ADDRESS:

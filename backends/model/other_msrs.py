@@ -12,7 +12,7 @@ from runner.apic import is_x2apic
 from runner.outcome import GP0, Completed, Fault
 
 COMPLETED = Completed()
-_NEIGHBOURS = frozenset((0x7FF, *range(0x900, 0xC00)))
+_LOWEST_ABSENT, _FIRST_HIGH, _LAST_HIGH = 0x900, 0xC0000000, 0xC00001FF
 _CAPABILITIES = range(0x480, 0x493)
 
 
@@ -25,7 +25,7 @@ def rdmsr(cpu: LogicalProcessor, msr: int) -> Completed | Fault:
     if msr == TSC_DEADLINE:
         by("rdmsr.tsc-deadline-and-apic-base-outside", "IA32_TSC_DEADLINE is the physical APIC's")
         return Completed(cpu.apic.registers[TSC_DEADLINE])
-    if msr in _NEIGHBOURS:
+    if _is_absent(msr):
         by("rdmsr.7ffh-and-900h-outside-range", "MSR {:X}H is outside 800H-8FFH: #GP(0)", msr)
         return GP0
     if msr not in cpu.msrs:
@@ -39,7 +39,7 @@ def in_root(cpu: LogicalProcessor, msr: int) -> Completed | Fault | None:
         return apic_registers.rdmsr(cpu.apic, msr)
     if msr == IA32_APIC_BASE:
         return Completed(apic_base.read(cpu.apic))
-    if msr in _NEIGHBOURS:
+    if _is_absent(msr):
         return GP0
     value = cpu.apic.registers[msr] if msr == TSC_DEADLINE else cpu.msrs.get(msr)
     return None if value is None else Completed(value)
@@ -54,7 +54,7 @@ def wrmsr(cpu: LogicalProcessor, msr: int, value: int) -> Completed | Fault:
     if msr == TSC_DEADLINE:
         by("rdmsr.tsc-deadline-and-apic-base-outside", "IA32_TSC_DEADLINE is the physical APIC's")
         return _arm(cpu, value)
-    if msr in _NEIGHBOURS:
+    if _is_absent(msr):
         by("rdmsr.7ffh-and-900h-outside-range", "MSR {:X}H is outside 800H-8FFH: #GP(0)", msr)
         return GP0
     if msr in _CAPABILITIES:
@@ -64,6 +64,11 @@ def wrmsr(cpu: LogicalProcessor, msr: int, value: int) -> Completed | Fault:
         raise NotModelled(f"WRMSR {msr:X}H: the model does not know what that does")
     cpu.msrs = {**cpu.msrs, msr: value}
     return COMPLETED
+
+
+def _is_absent(msr: int) -> bool:
+    """Whether this implementation has no MSR at a number: 7FFH, 900H and up, C0000200H and up."""
+    return msr == 0x7FF or _LOWEST_ABSENT <= msr < _FIRST_HIGH or msr > _LAST_HIGH
 
 
 def _arm(cpu: LogicalProcessor, value: int) -> Completed:

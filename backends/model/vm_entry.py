@@ -69,7 +69,7 @@ def _late_failure(cpu: LogicalProcessor, lists: MsrLists) -> EntryFailure | None
     for rule, sentence in guest_state_checks.violations(cpu):
         by(rule, "{}", sentence)
         return EntryFailure(int(ExitReason.ENTRY_FAILURE_GUEST_STATE))
-    return msr_lists.load_at_entry(lists, cpu.trace)
+    return msr_lists.load_at_entry(cpu, lists)
 
 
 def _say_whose_page(cpu: LogicalProcessor) -> None:

@@ -109,6 +109,12 @@ class Vmcs:
     posted_interrupt_notification_vector: int
     pid_pointer_table_address: int
     last_pid_pointer_index: int
+    vm_entry_msr_load_address: int
+    vm_entry_msr_load_count: int
+    vm_exit_msr_store_address: int
+    vm_exit_msr_store_count: int
+    vm_exit_msr_load_address: int
+    vm_exit_msr_load_count: int
     exception_bitmap: int
     eoi_exit_bitmap_0: int
     eoi_exit_bitmap_1: int
@@ -195,7 +201,8 @@ class Vmcs:
 
 def vmcs_of(setup: Setup, vcpu: int, vcpus: int, implementation: Implementation) -> Vmcs:
     """Return the VMCS of one virtual processor as its setup describes it."""
-    posted, guest, own = setup.posted or _NO_POSTING, setup.guest, structures_of(vcpu)
+    own, lists = structures_of(vcpu), setup.msr_lists
+    posted, guest = setup.posted or _NO_POSTING, setup.guest
     vmcs = Vmcs(
         *(0, 0, 0, 0, 0, 0),
         tpr_threshold=setup.tpr_threshold,
@@ -206,6 +213,12 @@ def vmcs_of(setup: Setup, vcpu: int, vcpus: int, implementation: Implementation)
         posted_interrupt_notification_vector=posted.notification_vector,
         pid_pointer_table_address=PID_POINTER_TABLE,
         last_pid_pointer_index=vcpus - 1,
+        vm_entry_msr_load_address=own.entry_load_area,
+        vm_entry_msr_load_count=len(lists.entry_load),
+        vm_exit_msr_store_address=own.exit_store_area,
+        vm_exit_msr_store_count=len(lists.exit_store),
+        vm_exit_msr_load_address=own.exit_load_area,
+        vm_exit_msr_load_count=len(lists.exit_load),
         exception_bitmap=sum(1 << vector for vector in guest.exception_bitmap),
         eoi_exit_bitmap_0=0,
         eoi_exit_bitmap_1=0,
