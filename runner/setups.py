@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from runner.apic import ApicMode, Fill, VirtualApicPage
 from runner.layers import Layers
@@ -37,35 +36,23 @@ from runner.values import (
 )
 from runner.vmx import CONTROLS_BY_NAME, FIELDS_BY_NAME, Activity, Control, Controls, Field, MsrBitmap
 
-BASE_CONTROLS = ("base", "set", "clear", "says")
-"""Keys of a named setup that do not lie under the file's own setup: its controls add up instead."""
+ADDED_UP = frozenset({"base", "set", "clear", "says"})
+"""Keys of a named setup that no layer shows: its controls are added up, from setup to setup."""
 
 
-@dataclass(frozen=True, slots=True)
 class NamedSetups:
     """The named setups of specs/setups.yaml."""
 
-    nodes: Mapping[str, Map]
-
-    def chain(self, name: str) -> tuple[Map, ...]:
-        """Return a named setup and those it builds on, the lowest first."""
-        node = self.nodes[name]
-        base = node.nodes.get("base")
-        return (*(self.chain(word(base)) if base else ()), node)
-
-    def controls(self, name: str) -> Controls:
-        """Return the controls that a named setup makes 1."""
-        result = Controls()
-        for node in self.chain(name):
-            result = result.plus(controls(node.nodes.get("set"))).minus(controls(node.nodes.get("clear")))
-        return result
-
-    def under(self, name: str) -> tuple[Map, ...]:
-        """Return what a named setup says beside its controls, as layers."""
-        return tuple(
-            node._replace(nodes={key: value for key, value in node.nodes.items() if key not in BASE_CONTROLS})
-            for node in self.chain(name)
-        )
+    def __init__(self, nodes: Mapping[str, Map]) -> None:
+        """Take the setups by name, each after the one it builds on."""
+        self.controls: dict[str, Controls] = {}
+        self.layers: dict[str, tuple[Map, ...]] = {}
+        for name, node in nodes.items():
+            base = word(node.nodes["base"]) if "base" in node.nodes else None
+            plus, minus = (controls(node.nodes.get(key)) for key in ("set", "clear"))
+            self.controls[name] = (self.controls[base] if base else Controls()).plus(plus).minus(minus)
+            shown = {key: value for key, value in node.nodes.items() if key not in ADDED_UP}
+            self.layers[name] = (*(self.layers[base] if base else ()), node._replace(nodes=shown))
 
 
 def controls(node: Node | None) -> tuple[Control, ...]:
@@ -76,12 +63,12 @@ def controls(node: Node | None) -> tuple[Control, ...]:
 def setup(layers: Layers, named: NamedSetups, handlers: tuple[Handler, ...], notes: Notes) -> Setup:
     """Return the setup of one virtual processor; *layers* are the file's, the case's and its own."""
     base = layers.last("base")
-    own = layers
+    own = controls(layers.last("set")), controls(layers.last("clear"))
     if base is not None:
-        layers = Layers((*named.under(word(base)), *own.levels))
-    start = named.controls(word(base)) if base is not None else Controls()
+        layers = Layers((*named.layers[word(base)], *layers.levels))
+    start = named.controls[word(base)] if base is not None else Controls()
     return Setup(
-        controls=start.plus(controls(own.last("set"))).minus(controls(own.last("clear"))),
+        controls=start.plus(own[0]).minus(own[1]),
         msr_bitmap=msr_bitmap(layers.inner("msr-bitmap"), notes),
         apic_mode=_apic_mode(layers.last("apic-mode")),
         page=_page(layers.inner("virtual-apic-page"), notes),

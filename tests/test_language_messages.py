@@ -174,13 +174,28 @@ def test_names_are_those_of_the_tables() -> None:
     assert list(DEFINITIONS["fields"]["properties"]) == list(FIELDS_BY_NAME)
     assert enumeration(DEFINITIONS["activity"]) == [name_of(state) for state in Activity]
     assert enumeration(DEFINITIONS["expect"]["properties"]["fault"]) == list(FAULTS)
-    assert enumeration(DEFINITIONS["setup"]["properties"]["base"]) == list(named_setups().nodes)
+    assert enumeration(DEFINITIONS["setup"]["properties"]["base"]) == list(named_setups().controls)
     exits = enumeration(DEFINITIONS["exit"]["properties"]["reason"])
     failures = enumeration(DEFINITIONS["entry"]["properties"]["exit"]["properties"]["reason"])
     assert sorted(exits + failures) == sorted(EXIT_REASONS_BY_NAME)
     actions = set(DEFINITIONS["step"]["properties"]) - ASIDE
     assert actions == {*ACTIONS, "rdmsr", "wrmsr", "vmm", "post", "init-sipi"}
     assert {plain.value for plain in Plain} <= actions
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("page", range(0, 0x1000, 4)),
+        ("physical", range(0x800, 0x900)),
+        ("handlers", range(0x100)),
+    ],
+)
+def test_a_key_is_a_number_in_hexadecimal_or_decimal(kind: str, numbers: range) -> None:
+    [pattern] = [each for each in DEFINITIONS[kind]["patternProperties"] if "0x" in each]
+    for spelling in (str, hex):
+        assert [each for each in range(0x2000) if re.search(pattern, spelling(each))] == list(numbers)
+    assert not re.search(pattern, "010")
 
 
 def test_a_field_takes_numbers_of_its_width() -> None:
