@@ -85,6 +85,8 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
     top = read(data, notes)
     if top is not None and not notes.problems:
         notes.problems += _schema().findings(top, file).problems
+        for name, mark in names_in(top).items():
+            notes.add(mark, f"`{name}`: nothing varies in a subject file")
     known = () if notes.problems else tuple(_deviations(top, catalogue, notes))
     if notes.problems or not isinstance(top, Map):
         raise InvalidSubject(notes.problems)
@@ -102,8 +104,6 @@ def _schema() -> Schema:
 
 
 def _deviations(top: Node | None, catalogue: Catalogue, notes: Notes) -> Iterator[Deviation]:
-    for name, mark in names_in(top).items():
-        notes.add(mark, f"`{name}`: nothing varies in a subject file")
     for node in items(entries(top).get("deviations")):
         if isinstance(node, Map):
             yield _deviation(node, catalogue, notes)
