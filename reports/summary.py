@@ -118,18 +118,6 @@ def _area(each: Record) -> str:
     return str(each["rules"][0]).partition(".")[0] if each["rules"] else "?"
 
 
-def fails(summary: Summary) -> bool:
-    """Whether anything does not conform, is broken, or is announced in vain, or nothing was judged."""
-    subjects = summary["subjects"].values()
-    counted = any(sum(subject["verdicts"].values()) for subject in subjects)
-    return not counted or any(
-        subject["verdicts"][Verdict.DOES_NOT_CONFORM.value]
-        or subject["verdicts"][Verdict.BROKEN.value]
-        or subject.get("announced in vain")
-        for subject in subjects
-    )
-
-
 def write(summary: Summary, path: Path) -> None:
     """Write the summary; the folder is made if it lacks."""
     path.parent.mkdir(parents=True, exist_ok=True)
