@@ -33,7 +33,6 @@ class ProcessorLog:
     """Reads one virtual processor's log; `entry` and `results` then say what it holds."""
 
     def __init__(self, program: Program, vcpu: int) -> None:
-        """Begin with nothing seen."""
         own = program.steps_of(vcpu)
         self.entry: Entry = Entered()
         self._indices = [index for index, _ in own]
