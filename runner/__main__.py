@@ -19,12 +19,18 @@ USAGE_ERROR = 2
 def main(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
     if not arguments or arguments[0] not in COMMANDS:
-        listed = "\n".join(f"  {name:8} {says}" for name, says in COMMANDS.items())
-        print(f"usage: python -m runner COMMAND …\n\n{listed}", file=sys.stderr)  # noqa: T201 - help is printed
-        return USAGE_ERROR
+        asked = arguments[:1] in (["-h"], ["--help"])
+        print(usage(), file=sys.stdout if asked else sys.stderr)  # noqa: T201 - help is printed
+        return 0 if asked else USAGE_ERROR
     command = import_module(f"runner.commands.{arguments[0]}")
     status: int = command.main(arguments[1:])
     return status
+
+
+def usage() -> str:
+    """Return the commands, a line each."""
+    listed = "\n".join(f"  {name:8} {says}" for name, says in COMMANDS.items())
+    return f"usage: python -m runner COMMAND …\n\n{listed}"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,14 @@ def check(*paths: object, cwd: Path = ROOT) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), ([], 2), (["chek"], 2)])
+def test_what_can_be_done(arguments: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "runner", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert "  check    check scenario files" in (done.stdout if status == 0 else done.stderr)
+
+
 def written(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
     path.write_bytes(data)

@@ -60,6 +60,16 @@ def test_stays_halted() -> None:
     assert expectations("{hlt: true, expect: {stays-halted: true}}") == (StepExpected(Stuck.STAYS_HALTED),)
 
 
+def test_a_vmm_step_expects_what_comes_before_the_next_instruction() -> None:
+    for text, outcome in (
+        ("{exit: {reason: external-interrupt, rip: elsewhere}}", Exit(1, rip=Rip.ELSEWHERE)),
+        ("{exit: {reason: tpr-below-threshold}}", Exit(43)),
+        ("{stays-halted: true}", Stuck.STAYS_HALTED),
+    ):
+        read = expectations("{vmcall: true}", f"{{vmm: {{tpr-threshold: 2}}, expect: {text}}}")
+        assert read[1] == StepExpected(outcome)  # type: ignore[arg-type] - any outcome
+
+
 def test_values_of_level_guest() -> None:
     for relative in (Relative.OWN_APIC_ID, Relative.LOGICAL_ID):
         text = f"{{rdmsr: APICID, expect: {{value: {relative.value}}}}}"
