@@ -173,8 +173,9 @@ static void enter_and_exit(struct cpu *c) {
       continue;
     }
     after = op_after_exit(c, reason, p);
+    if (after < next) after = next; /* VMM steps before it have been performed */
     if (after >= c->block->ops || !react(reason)) return;
-    next = perform_from(c, after > next ? after : next);
+    next = perform_from(c, after);
   }
 }
 
