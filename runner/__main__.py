@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
     if not arguments or arguments[0] not in COMMANDS:
         asked = arguments[:1] in (["-h"], ["--help"])
-        print(usage(), file=sys.stdout if asked else sys.stderr)  # noqa: T201 - help is printed
+        print(usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else USAGE_ERROR
     command = import_module(f"runner.commands.{arguments[0]}")
     status: int = command.main(arguments[1:])

@@ -119,12 +119,22 @@ def _scenario(top: Map, notes: Notes) -> Scenario | None:
     if any(part not in items(top.nodes.get("cases")) for part in broken):
         return None
     title, level, setup = top.nodes["title"], Level(word(top.nodes["level"])), top.nodes.get("setup")
+    _check_folder(top.nodes["level"], notes)
     check_prose(title, nodes, notes)
     if not check_file_setup(setup, level, notes):
         return None
     around = Surroundings(level, setup, named_setups())
     cases = [_case(node, around, notes) for node in nodes]
     return Scenario(notes.file, word(title), level, tuple(case for case in cases if case))
+
+
+def _check_folder(level: Node, notes: Notes) -> None:
+    """Note a level other than that of the folder in which the file stands."""
+    for other in Level:
+        if notes.file.startswith(f"specs/{other.value}/") and word(level) != other.value:
+            notes.add(
+                level.mark, f"level {word(level)} in specs/{other.value}; move the file, or change the level"
+            )
 
 
 def _parts(top: Map) -> Iterator[Node]:

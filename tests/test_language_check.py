@@ -152,10 +152,11 @@ def test_stray_files_are_found(specs: Path) -> None:
     [
         ("sweeps/a.yaml", "steps: [{nop: true}]", "a sweep without `expect: model`"),
         ("found/a.yaml", "expect: model", "`expect: model` outside specs/sweeps"),
+        ("guest/identity/a.yaml", "steps: [{nop: true}]", "level vmx in specs/guest; move the file"),
     ],
 )
-def test_the_model_is_the_oracle_of_sweeps_only(specs: Path, name: str, body: str, message: str) -> None:
-    (specs / name).parent.mkdir(exist_ok=True)
+def test_what_the_place_of_a_file_asks_for(specs: Path, name: str, body: str, message: str) -> None:
+    (specs / name).parent.mkdir(exist_ok=True, parents=True)
     (specs / name).write_bytes(spoken_file(body))
     with pytest.raises(InvalidScenario, match=message):
         load(specs / name)
