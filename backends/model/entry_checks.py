@@ -179,22 +179,18 @@ def _ipi_virtualization(cpu: LogicalProcessor) -> Iterator[Violation]:
 
 
 def _tpr_threshold(cpu: LogicalProcessor) -> Iterator[Violation]:
-    active, threshold = cpu.active, cpu.vmcs.tpr_threshold
+    active, threshold, by = cpu.active, cpu.vmcs.tpr_threshold, cpu.trace.by
+    if not threshold:
+        return
     if active.virtual_interrupt_delivery:
-        cpu.trace.by(
-            "entry.threshold-unchecked-with-delivery", "TPR threshold {:X}H is not examined", threshold
-        )
+        by("entry.threshold-unchecked-with-delivery", "TPR threshold {:X}H is not examined", threshold)
         return
     if threshold >> 4:
         yield "entry.tpr-threshold-reserved-bits", f"TPR threshold {threshold:X}H has bits above 3:0"
     if active.virtualize_apic_accesses:
-        cpu.trace.by(
-            "entry.threshold-unchecked-with-apic-accesses", "VTPR is not compared with the TPR threshold"
-        )
+        by("entry.threshold-unchecked-with-apic-accesses", "VTPR is not compared with the TPR threshold")
         return
-    if not threshold:
-        return
-    if cpu.page is None:  # its address is the violation
+    if cpu.page is None:  # its address is a violation
         return
     vtpr_class, low = class_and_threshold(cpu)
     if low > vtpr_class:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from runner.apic import (
     vector_bit,
 )
 from runner.program import Page, PageAddress, PostedInterrupts
-from runner.vmx import Field, MsrBitmap
+from runner.vmx import HIGH_MSRS, LOW_MSRS, Field, MsrBitmap, MsrRange
 
 PID_POINTER_TABLE, APIC_ACCESS_PAGE, STALE_PAGE = 0x0F0000, 0x0F1000, 0x0F2000
 _OF_VCPU, _PER_VCPU = 0x100000, 0x10000
@@ -183,6 +184,8 @@ class Memory:
 
     def bitmap(self, address: int) -> MsrBitmap:
         """Return the MSR bitmap at *address*."""
+        if address == STALE_PAGE:
+            return _stale_bitmap()
         if address not in self.bitmaps:
             raise NotModelled(f"the MSR bitmap at {address:X}H: nothing is known of that memory")
         return self.bitmaps[address]
@@ -192,3 +195,17 @@ class Memory:
         if address not in self.descriptors:
             raise NotModelled(f"the posted-interrupt descriptor at {address:X}H: nothing is known there")
         return self.descriptors[address]
+
+
+@lru_cache
+def _stale_bitmap() -> MsrBitmap:
+    """Return the MSR bitmap that the stale page makes."""
+    page = fill_bytes(Fill.VALUE, STALE)
+
+    def ones(at: int) -> Iterator[MsrRange]:
+        for first, map_at in ((LOW_MSRS[0], at), (HIGH_MSRS[0], at + 0x400)):
+            for index in range(0x2000):
+                if page[map_at + (index >> 3)] >> (index & 7) & 1:
+                    yield first + index, first + index
+
+    return MsrBitmap(tuple(ones(0)), tuple(ones(0x800)))
