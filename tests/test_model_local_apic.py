@@ -171,6 +171,19 @@ def test_the_timer_counts() -> None:
     assert native(Wrmsr(0x6E0, 99), Rdmsr(0x6E0)) == Completed(0)
 
 
+def test_the_timer_interrupts_a_guest_that_waits() -> None:
+    arm = (Wrmsr(0x832, 0xE1), Wrmsr(0x838, 0x2000))
+    halted = observe(setup(NATIVE, guest=OPEN), *arm, Plain.HLT, Rdmsr(0x839), Rdmsr(0x838))
+    assert deliveries(halted) == [[], [], [(0xE1, 3)], [], []]
+    assert [step.outcomes[0] for step in halted.steps[3:]] == [Completed(0), Completed(0x2000)]
+    spinning = observe(setup(NATIVE, guest=OPEN), *arm, Plain.SPIN)
+    assert deliveries(spinning)[2] == [(0xE1, 2)]
+    masked = observe(setup(NATIVE, guest=OPEN), Wrmsr(0x838, 0x2000), Plain.SPIN, Rdmsr(0x839))
+    assert (deliveries(masked)[1], masked.steps[2].outcomes) == ([], (Completed(0),))
+    stopped = observe(setup(NATIVE, guest=OPEN), *arm, Wrmsr(0x838, 0), Plain.SPIN)
+    assert deliveries(stopped)[3] == []
+
+
 def test_the_icr_ignores_bit_12() -> None:
     assert native(Wrmsr(0x830, 0x1000), Rdmsr(0x830)) == Completed(0)
 

@@ -43,6 +43,7 @@ APICID, PPR, LDR, CMCI, CURRENT_COUNT = (
 )
 READ_ONLY_BITS, DELIVERY_STATUS = 1 << 12 | 1 << 14, 1 << 12
 TIMER_MODE, TSC_DEADLINE_MODE, RESERVED_MODE = 0b11 << 17, 0b10 << 17, 0b11 << 17
+_SHORTEST_COUNT = 0x1000
 SUPPRESS_EOI_BROADCAST, FOCUS_PROCESSOR_CHECKING = 1 << 12, 1 << 9
 
 WATCHED = tuple(
@@ -147,7 +148,7 @@ def read(apic: LocalApic, msr: int) -> int:
     """Return what a readable register holds."""
     stored = apic.registers.get(msr)
     if msr == CURRENT_COUNT:
-        return 0 if in_tsc_deadline_mode(apic) else apic.registers[INITIAL_COUNT]
+        return apic.registers[INITIAL_COUNT] if apic.counting else 0
     if stored is not None:
         return stored
     for bits, base in ((apic.isr, 0x810), (apic.tmr, 0x818), (apic.irr, 0x820)):
@@ -196,12 +197,22 @@ def _write(apic: LocalApic, msr: int, value: int) -> None:
     elif msr in LVTS:
         software_disabled = not registers[SVR] & ENABLED
         registers[msr] = value & ~READ_ONLY_BITS | MASKED * software_disabled
-    elif msr != INITIAL_COUNT or not in_tsc_deadline_mode(apic):
+    elif msr == INITIAL_COUNT:
+        _start_timer(apic, value)
+    else:
         registers[msr] = value
         if msr == SVR and not value & ENABLED:
             registers.update((lvt, registers[lvt] | MASKED) for lvt in LVTS)
-    if registers[INITIAL_COUNT] and not registers[TIMER] & MASKED:
-        raise NotModelled("an APIC timer that runs unmasked: there is no time in this model")
+
+
+def _start_timer(apic: LocalApic, count: int) -> None:
+    """Start or stop the timer; in TSC-deadline mode the write is ignored. SDM: *APIC Timer*."""
+    if in_tsc_deadline_mode(apic):
+        return
+    if 0 < count < _SHORTEST_COUNT and not apic.registers[TIMER] & MASKED:
+        raise NotModelled(f"a timer count of {count:X}H: what else happens in so short a time")
+    apic.registers[INITIAL_COUNT] = count
+    apic.counting = count > 0
 
 
 def in_tsc_deadline_mode(apic: LocalApic) -> bool:

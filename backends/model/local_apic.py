@@ -19,7 +19,7 @@ SVR, ESR, TIMER, INITIAL_COUNT, DCR = (
 )
 TSC_DEADLINE = 0x6E0
 
-MASKED, ENABLED, BSP = 1 << 16, 1 << 8, 1 << 8
+MASKED, PERIODIC, ENABLED, BSP = 1 << 16, 1 << 17, 1 << 8, 1 << 8
 SEND_ILLEGAL_VECTOR, RECEIVE_ILLEGAL_VECTOR = 1 << 5, 1 << 6
 FIXED, LOWEST_PRIORITY = 0b000, 0b001
 TO_DESTINATION, TO_SELF, TO_ALL = 0b00, 0b01, 0b10
@@ -41,12 +41,14 @@ BASELINE: Mapping[int, int] = MappingProxyType({**RESET, SVR: 0xFF | ENABLED})
 class LocalApic:
     """One local APIC. ``irr``, ``isr`` and ``tmr`` have a bit a vector; ``errors`` wait for a write of ESR.
 
-    ``registers`` are those that can be written, by MSR number.
+    ``registers`` are those that can be written, by MSR number. ``counting``: the timer's count has not
+    run out. Time passes where a virtual processor waits, and nowhere else; then every count runs out.
     """
 
     __slots__ = (
         "base",
         "bus",
+        "counting",
         "errors",
         "identity",
         "implementation",
@@ -67,11 +69,13 @@ class LocalApic:
         self.bus = bus
         self.registers = dict(BASELINE)
         self.irr = self.isr = self.tmr = self.errors = 0
+        self.counting = False
 
     def reset(self) -> None:
         """Lose every register but the IDs."""
         self.registers = dict(RESET)
         self.irr = self.isr = self.tmr = self.errors = 0
+        self.counting = False
 
     @property
     def logical_identity(self) -> int:
@@ -117,6 +121,15 @@ class LocalApic:
         """Rule apic.eoi-retires-highest-in-service."""
         if self.isr:
             self.isr &= ~(1 << highest(self.isr))
+
+    def let_time_pass(self) -> None:
+        """Let the timer's count run out. SDM: *APIC Timer*."""
+        entry = self.registers[TIMER]
+        if self.counting and not entry & MASKED:
+            if entry & PERIODIC:
+                raise NotModelled("a periodic APIC timer")
+            self.accept(entry & 0xFF)
+        self.counting = False
 
     def send(self, command: int) -> None:
         """Send what an ICR value says. SDM: *ICR Operation in x2APIC Mode*."""

@@ -22,8 +22,9 @@ class Machine:
     """Everything that one program needs, fresh."""
 
     def __init__(self, program: Program, implementation: Implementation, trace: Trace) -> None:
-        barriers, memory, bus = Barriers(program), Memory(), list[LocalApic]()
+        barriers, memory = Barriers(program), Memory()
         self.program = program
+        self.bus: list[LocalApic] = []
         self.processors: list[Processor] = []
         for index, setup in enumerate(program.vcpus):
             address = structures_of(index).virtual_apic_page
@@ -33,13 +34,13 @@ class Machine:
                 descriptor = PostedInterruptDescriptor(setup.posted)
                 memory.descriptors[structures_of(index).descriptor] = descriptor
             vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
-            bus.append(LocalApic(index, setup.apic_mode, implementation, bus))
-            cpu = LogicalProcessor(index, vmcs, bus[index], memory, trace)
+            self.bus.append(LocalApic(index, setup.apic_mode, implementation, self.bus))
+            cpu = LogicalProcessor(index, vmcs, self.bus[index], memory, trace)
             self.processors.append(Processor(cpu, program, barriers))
 
     def run(self) -> Observation:
         """Run the program to its end on every virtual processor."""
-        take_turns([processor.run() for processor in self.processors])
+        take_turns([processor.run() for processor in self.processors], self.bus)
         results = {
             index: record.result()
             for processor in self.processors
@@ -75,10 +76,11 @@ def _physical_changes(apic: LocalApic, processor: Processor) -> tuple[tuple[int,
     return apic_registers.changes(apic)
 
 
-def take_turns(runs: list[Run]) -> None:
+def take_turns(runs: list[Run], apics: list[LocalApic]) -> None:
     """Run each virtual processor until it waits; then whichever can go on, lowest index first.
 
-    Where none can, a wait for an interrupt is over, or else all waits are in vain.
+    Where none can, time passes. Where that helps none, a wait for an interrupt is over, or else all
+    waits are in vain.
     """
     waiting: list[tuple[Run, Wait]] = []
     for run in runs:
@@ -86,7 +88,14 @@ def take_turns(runs: list[Run]) -> None:
         if wait is not None:
             waiting.append((run, wait))
     while waiting:
-        turn, in_vain = _next_turn([wait for _, wait in waiting])
+        waits = [wait for _, wait in waiting]
+        turn, in_vain = _ready(waits), False
+        if turn is None:
+            for apic in apics:
+                apic.let_time_pass()
+            turn = _ready(waits)
+        if turn is None:
+            turn, in_vain = next((i for i, wait in enumerate(waits) if wait.why is Waiting.SPIN), 0), True
         run, _ = waiting[turn]
         try:
             waiting[turn] = (run, run.send(in_vain))
@@ -94,10 +103,5 @@ def take_turns(runs: list[Run]) -> None:
             del waiting[turn]
 
 
-def _next_turn(waits: list[Wait]) -> tuple[int, bool]:
-    """Return whose turn it is, and whether its wait was in vain."""
-    for index, wait in enumerate(waits):
-        if wait.ready():
-            return index, False
-    spinning = (index for index, wait in enumerate(waits) if wait.why is Waiting.SPIN)
-    return next(spinning, 0), True
+def _ready(waits: list[Wait]) -> int | None:
+    return next((index for index, wait in enumerate(waits) if wait.ready()), None)
