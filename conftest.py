@@ -5,6 +5,7 @@ One item is one case on one subject; a file's selected cases are one batch on ea
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Sequence
 from itertools import repeat
@@ -42,8 +43,8 @@ class Run:
         self.rules = catalogue.load()
         paths = [subject_file.find(name) for name in config.getoption("backend") or ["model"]]
         self.subjects = [subject_file.load(path, self.rules) for path in dict.fromkeys(paths)]
-        self.files = set(loading.scenario_files())
-        self.scenarios: tuple[Scenario, ...] = ()
+        self.files = loading.scenario_files()
+        self.scenarios: dict[Path, Scenario] = {}
         self.identities: dict[str, dict[str, Any]] = {}
         self._benches: dict[str, Bench] = {}
 
@@ -82,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         run = config.stash[RUN] = Run(config)
         if not hasattr(config, "workerinput"):
-            run.scenarios = loading.load_all(sorted(run.files))
+            run.scenarios = dict(zip(run.files, loading.load_all(run.files), strict=True))
             config.pluginmanager.register(Recorder(run))
     except MalformedError as wrong:
         pytest.exit(str(wrong), returncode=WRONG_FILES)
@@ -110,7 +111,7 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield every case once for each subject."""
-        scenario = loading.load(self.path)
+        scenario = self.run.scenarios.get(self.path) or loading.load(self.path)
         for subject in self.run.subjects:
             for case in scenario.cases:
                 yield ScenarioItem.from_parent(
@@ -184,6 +185,11 @@ def _reasons(case: Case, result: CaseResult) -> Iterator[tuple[str, str, str]]:
         yield f"{whose}{what}{where}", reason.sentence, reason.rule
 
 
+def pytest_collection_finish() -> None:
+    """Keep what was read out of the garbage collector's rounds: a fifth of a run on the model."""
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Say of a skipped case where it stands, not where it was skipped."""
@@ -233,7 +239,7 @@ class Recorder:
             known = self.known.setdefault(subject.name, {"says": subject.says})
             deviations = subject.deviations_of(known.get("version", ""))
             mine = [each for each in records if each["subject"] == subject.name]
-            known["announced in vain"] = summary.in_vain(deviations, self.run.scenarios, mine)
+            known["announced in vain"] = summary.in_vain(deviations, self.run.scenarios.values(), mine)
             if known["announced in vain"] and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.found = summary.summarize(records, self.known)
