@@ -32,7 +32,6 @@ from runner.apic import (
     SELF_IPI,
     ApicMode,
     ApicRegister,
-    register_name,
 )
 from runner.outcome import GP0, Completed, Fault
 
@@ -90,10 +89,10 @@ def rdmsr(apic: LocalApic, msr: int, trace: Trace = SILENT) -> Completed | Fault
         return GP0
     register = REGISTERS_BY_MSR[msr]
     if not register.readable:
-        trace.by(_rule(register), "{} is write-only: #GP(0)", register_name(msr))
+        trace.by(_rule(register), "MSR {:X}H is write-only: #GP(0)", msr)
         return GP0
     value = read(apic, msr)
-    trace.by("apic.rdmsr-upper-half-zero", "the physical {} holds {:X}H", register_name(msr), value)
+    trace.by("apic.rdmsr-upper-half-zero", "the physical MSR {:X}H holds {:X}H", msr, value)
     return Completed(value)
 
 
@@ -103,13 +102,13 @@ def wrmsr(apic: LocalApic, msr: int, value: int, trace: Trace = SILENT) -> Compl
         return GP0
     register = REGISTERS_BY_MSR[msr]
     if not register.writable:
-        trace.by(_rule(register), "{} is read-only: #GP(0)", register_name(msr))
+        trace.by(_rule(register), "MSR {:X}H is read-only: #GP(0)", msr)
         return GP0
     rule = _reserved_bits_rule(apic, register, value)
     if rule:
-        trace.by(rule, "{:X}H sets reserved bits of {}: #GP(0)", value, register_name(msr))
+        trace.by(rule, "{:X}H sets reserved bits of MSR {:X}H: #GP(0)", value, msr)
         return GP0
-    trace.by(_rule(register), "{:X}H goes to the physical {}", value, register_name(msr))
+    trace.by(_rule(register), "{:X}H goes to the physical MSR {:X}H", value, msr)
     _write(apic, msr, value)
     return COMPLETED
 

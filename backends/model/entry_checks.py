@@ -40,7 +40,7 @@ _RESERVED_RULES: dict[type[Control], str] = {
 
 def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
     """Yield every violation of the control fields' checks."""
-    yield from _reserved_bits(cpu.vmcs.control_words(), cpu.implementation.allowed)
+    yield from _reserved_bits(cpu.words, cpu.implementation.allowed)
     if not cpu.active.use_tpr_shadow:
         yield from _without_tpr_shadow(cpu)
     yield from _combinations(cpu)
@@ -56,7 +56,7 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
 
 def refuse_unmodelled(cpu: LogicalProcessor) -> None:
     """Raise `NotModelled` for an active control whose effect the model does not know."""
-    names = _unmodelled(cpu.vmcs.control_words(), cpu.implementation.allowed)
+    names = _unmodelled(cpu.words, cpu.implementation.allowed)
     if names:
         raise NotModelled(f"the effect of {', '.join(names)}")
 

@@ -12,10 +12,11 @@ from backends.model.state import LogicalProcessor
 from backends.model.trace import Trace
 from backends.model.vmcs import vmcs_of
 from backends.model.waiting import Barriers, Run, Wait, Waiting
-from runner.outcome import Final, Observation
+from runner.outcome import Final, Observation, StepResult
 from runner.program import Program
 
 _NO_DESCRIPTOR = (0,) * 8
+NOTHING = StepResult(())
 
 
 class Machine:
@@ -27,12 +28,11 @@ class Machine:
         self.bus: list[LocalApic] = []
         self.processors: list[Processor] = []
         for index, setup in enumerate(program.vcpus):
-            address = structures_of(index).virtual_apic_page
-            memory.pages[address] = MemoryPage(address, setup.page)
-            memory.bitmaps[structures_of(index).msr_bitmap] = setup.msr_bitmap
+            own = structures_of(index)
+            memory.pages[own.virtual_apic_page] = MemoryPage(own.virtual_apic_page, setup.page)
+            memory.bitmaps[own.msr_bitmap] = setup.msr_bitmap
             if setup.posted is not None:
-                descriptor = PostedInterruptDescriptor(setup.posted)
-                memory.descriptors[structures_of(index).descriptor] = descriptor
+                memory.descriptors[own.descriptor] = PostedInterruptDescriptor(setup.posted)
             vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
             self.bus.append(LocalApic(index, setup.apic_mode, implementation, self.bus))
             cpu = LogicalProcessor(index, vmcs, self.bus[index], memory, trace)
@@ -41,30 +41,30 @@ class Machine:
     def run(self) -> Observation:
         """Run the program to its end on every virtual processor."""
         take_turns([processor.run() for processor in self.processors], self.bus)
-        results = {
-            index: record.result()
-            for processor in self.processors
-            for index, record in zip(processor.program.indices, processor.program.records, strict=True)
-        }
+        results: list[StepResult] = [NOTHING] * len(self.program.steps)
+        for processor in self.processors:
+            stream = processor.program
+            for index, record in zip(stream.indices, stream.records, strict=True):
+                results[index] = record.result()
         return Observation(
             tuple(processor.entry for processor in self.processors),
-            tuple(results[index] for index in range(len(self.program.steps))),
-            tuple(self._final(processor) for processor in self.processors),
+            tuple(results),
+            tuple(_final(processor) for processor in self.processors),
         )
 
-    def _final(self, processor: Processor) -> Final:
-        cpu = processor.cpu
-        memory, vmcs, index = cpu.memory, cpu.vmcs, cpu.index
-        descriptor = memory.descriptors.get(structures_of(index).descriptor)
-        return Final(
-            memory.page(structures_of(index).virtual_apic_page).changed(),
-            vmcs.rvi,
-            vmcs.svi,
-            descriptor.words() if descriptor else _NO_DESCRIPTOR,
-            _physical_changes(cpu.apic, processor),
-            exits.activity_of(cpu),
-            exits.blocking_of(cpu),
-        )
+
+def _final(processor: Processor) -> Final:
+    cpu, own = processor.cpu, structures_of(processor.cpu.index)
+    descriptor = cpu.memory.descriptors.get(own.descriptor)
+    return Final(
+        cpu.memory.pages[own.virtual_apic_page].changed(),
+        cpu.vmcs.rvi,
+        cpu.vmcs.svi,
+        descriptor.words() if descriptor else _NO_DESCRIPTOR,
+        _physical_changes(cpu.apic, processor),
+        exits.activity_of(cpu),
+        exits.blocking_of(cpu),
+    )
 
 
 def _physical_changes(apic: LocalApic, processor: Processor) -> tuple[tuple[int, int], ...]:

@@ -16,7 +16,6 @@ from runner.apic import (
     VSELF_IPI,
     is_x2apic,
     page_offset,
-    register_name,
 )
 from runner.outcome import GP0, Completed, Fault, VmExit
 from runner.vmx import ExitReason
@@ -38,7 +37,7 @@ def rdmsr(cpu: LogicalProcessor, msr: int) -> Completed | Fault:
         return other_msrs.rdmsr(cpu, msr)
     if not active.virtualize_x2apic_mode:
         rule = "rdmsr.physical-without-x2apic-virtualization"
-        by(rule, "virtualize x2APIC mode is 0: {} is the physical APIC's", register_name(msr))
+        by(rule, "virtualize x2APIC mode is 0: MSR {:X}H is the physical APIC's", msr)
     elif active.apic_register_virtualization:
         return _from_page(
             cpu,
@@ -50,7 +49,7 @@ def rdmsr(cpu: LogicalProcessor, msr: int) -> Completed | Fault:
         return _from_page(cpu, msr, "rdmsr.tpr-from-page", "virtualize x2APIC mode is 1")
     else:
         rule = "rdmsr.others-physical-without-registers"
-        by(rule, "APIC-register virtualization is 0: {} is the physical APIC's", register_name(msr))
+        by(rule, "APIC-register virtualization is 0: MSR {:X}H is the physical APIC's", msr)
     return apic_registers.rdmsr(cpu.apic, msr, cpu.trace)
 
 
@@ -58,11 +57,11 @@ def _from_page(cpu: LogicalProcessor, msr: int, rule: str, why: str) -> Complete
     page, offset = cpu.virtual_apic_page, page_offset(msr)
     value = page.qword(offset)
     sentence = (
-        "{}: {} is the 8 bytes at offset {:03X}H of the page whose physical address is in VMCS field 2012H"
-        " (here {:X}H): EAX {:X}H ({}), EDX {:X}H"
+        "{}: RDMSR {:X}H gives the 8 bytes at offset {:03X}H of the page whose physical address is in"
+        " VMCS field 2012H (here {:X}H): EAX {:X}H ({}), EDX {:X}H"
     )
     low, high = value & 0xFFFFFFFF, value >> 32
-    cpu.trace.by(rule, sentence, why, register_name(msr), offset, page.address, low, low, high)
+    cpu.trace.by(rule, sentence, why, msr, offset, page.address, low, low, high)
     return Completed(value)
 
 
@@ -73,12 +72,12 @@ def wrmsr(cpu: LogicalProcessor, msr: int, value: int) -> Completed | Fault | Vm
         return other_msrs.wrmsr(cpu, msr, value)
     if not cpu.active.virtualize_x2apic_mode:
         rule = "wrmsr.physical-without-x2apic-virtualization"
-        by(rule, "virtualize x2APIC mode is 0: {} is the physical APIC's", register_name(msr))
+        by(rule, "virtualize x2APIC mode is 0: MSR {:X}H is the physical APIC's", msr)
         return apic_registers.wrmsr(cpu.apic, msr, value, cpu.trace)
     if not _is_virtualized(cpu, msr):
         return apic_registers.wrmsr(cpu.apic, msr, value, cpu.trace)
     if value & REGISTERS_BY_MSR[msr].reserved:
-        by(_RESERVED_RULES[msr], "{:X}H sets reserved bits of {}: #GP(0)", value, register_name(msr))
+        by(_RESERVED_RULES[msr], "{:X}H sets reserved bits of MSR {:X}H: #GP(0)", value, msr)
         return GP0
     offset = page_offset(msr)
     cpu.virtual_apic_page.store_qword(offset, value)
@@ -105,7 +104,7 @@ def _is_virtualized(cpu: LogicalProcessor, msr: int) -> bool:
         rule = "ipi.icr-write-virtualized" if virtualized else "ipi.icr-physical-without-ipi-virtualization"
         by(rule, "IPI virtualization is {}", int(virtualized))
         return virtualized
-    by("wrmsr.others-never-virtualized", "WRMSR of {} is never virtualized", register_name(msr))
+    by("wrmsr.others-never-virtualized", "WRMSR of {:X}H is never virtualized", msr)
     return False
 
 

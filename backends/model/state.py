@@ -8,17 +8,18 @@ from backends.model.implementation import Implementation
 from backends.model.local_apic import LocalApic
 from backends.model.memory import Memory, MemoryPage
 from backends.model.trace import Trace
-from backends.model.vmcs import BLOCKED, ActiveControls, Vmcs
+from backends.model.vmcs import BLOCKED, NOTHING_ACTIVE, ActiveControls, ControlWords, Vmcs
 from runner.vmx import Activity, MsrBitmap
 
 
 class LogicalProcessor:
     """A logical processor with its VMCS, its local APIC and what VM entry has made of them.
 
-    ``active``, ``page`` (the virtual-APIC page, if *use TPR shadow* is 1) and ``bitmap`` (the MSR
-    bitmap, if used) are as of the latest VM entry. ``recognized``: a pending virtual interrupt is
-    recognized. ``cpl`` is that of the instruction at hand, ``starts_blocking`` the blocking that it
-    starts. ``threshold_exit_due``: VM entry induces an exit by the TPR threshold.
+    As of the latest VM entry are ``words`` (the control words), ``active`` (what they make active),
+    ``page`` (the virtual-APIC page, if *use TPR shadow* is 1) and ``bitmap`` (the MSR bitmap, if used).
+    ``recognized``: a pending virtual interrupt is recognized. ``cpl`` is that of the instruction at
+    hand, ``starts_blocking`` the blocking that it starts. ``threshold_exit_due``: VM entry induces an
+    exit by the TPR threshold.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class LogicalProcessor:
         "threshold_exit_due",
         "trace",
         "vmcs",
+        "words",
     )
 
     def __init__(
@@ -52,7 +54,8 @@ class LogicalProcessor:
         self.memory = memory
         self.trace = trace
         self.implementation: Implementation = apic.implementation
-        self.active: ActiveControls = vmcs.active()
+        self.words: ControlWords = (0, 0, 0, 0, 0, 0)
+        self.active: ActiveControls = NOTHING_ACTIVE
         self.page: MemoryPage | None = None
         self.bitmap: MsrBitmap | None = None
         self.msrs: Mapping[int, int] = dict(apic.implementation.other_msrs)

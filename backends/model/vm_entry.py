@@ -9,6 +9,7 @@ from backends.model.entry_checks import Violation
 from backends.model.memory import NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
+from backends.model.vmcs import active_controls
 from runner.outcome import Entered, Entry, EntryFailure, VmfailValid
 from runner.program import MsrLists
 from runner.vmx import Activity, ExitReason, InstructionError
@@ -52,7 +53,8 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
 def _locate_structures(cpu: LogicalProcessor) -> None:
     """Find what the VMCS points to; an address that the checks refuse points to nothing."""
     vmcs, memory = cpu.vmcs, cpu.memory
-    cpu.active = active = vmcs.active()
+    cpu.words = vmcs.control_words()
+    cpu.active = active = active_controls(cpu.words)
     cpu.page = cpu.bitmap = None
     if active.use_tpr_shadow and _is_page(cpu, vmcs.virtual_apic_address):
         cpu.page = memory.page(vmcs.virtual_apic_address)

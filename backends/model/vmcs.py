@@ -86,6 +86,9 @@ def active_controls(words: ControlWords) -> ActiveControls:
     )
 
 
+NOTHING_ACTIVE = active_controls((0, 0, 0, 0, 0, 0))
+
+
 @dataclass(slots=True)
 class Vmcs:
     """One VMCS; a field's attribute is its name in `Field`, in lower case.
@@ -138,10 +141,6 @@ class Vmcs:
     @guest_interrupt_status.setter
     def guest_interrupt_status(self, value: int) -> None:
         self.rvi, self.svi = value & 0xFF, value >> 8 & 0xFF
-
-    def active(self) -> ActiveControls:
-        """Return the controls as they take effect."""
-        return active_controls(self.control_words())
 
     def control_words(self) -> ControlWords:
         """Return the control words in the order of `CONTROL_WORDS`."""
