@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from runner.nodes import Map, Mark, Node, Notes
+from runner.nodes import Map, Mark, Notes
 from runner.outcome import Fault, Stuck
 from runner.pages import happens_in_root
 from runner.program import (
@@ -35,7 +35,7 @@ from runner.scenario import (
 )
 from runner.step_mismatches import BETWEEN
 from runner.steps import Steps
-from runner.values import entries, items
+from runner.values import entries
 from runner.vmx import ExitReason
 
 RESUMED = frozenset(
@@ -76,11 +76,9 @@ def check_placement(
     _check_barriers(steps, notes)
 
 
-def check_handler(steps: Sequence[Step], node: Node, expected: Sequence[StepExpected], notes: Notes) -> None:
+def check_handler(steps: Steps, expected: Sequence[StepExpected], notes: Notes) -> None:
     """Note what an interrupt handler cannot do."""
-    for step, each, wanted in zip(steps, items(node), expected, strict=True):
-        if not isinstance(each, Map):
-            continue
+    for step, each, wanted in zip(steps.steps, steps.nodes, expected, strict=True):
         if happens_in_root(step.action) or isinstance(step.action, NOT_IN_HANDLERS):
             notes.add(each.mark, f"`{_name(each)}` in a handler; a handler holds instructions of the guest")
         for key in {"vcpu", "label"} & each.nodes.keys():

@@ -16,7 +16,7 @@ from runner.program import Handler, Level, Program, Setup
 from runner.scenario import After, Expected, Point, StepExpected
 from runner.setups import NamedSetups, setup
 from runner.steps import Steps, read_handler, read_steps
-from runner.values import entries, items
+from runner.values import entries
 from runner.vary import Filling, Values, point_values
 
 FILLED = ("setup", "vcpus", "steps", "after", "expect-entry")
@@ -120,9 +120,11 @@ class PointReader:
         steps: list[Handler] = []
         expected: list[tuple[int, tuple[StepExpected, ...]]] = []
         for vector, node in sorted(nodes.items()):
-            steps.append((vector, read_handler(node, self.notes)))
-            expected.append((vector, self._expectations(items(node), Steps())))
-            check_handler(steps[-1][1], node, expected[-1][1], self.notes)
+            read = read_handler(node, self.notes)
+            outcomes = self._expectations(read.nodes, Steps())
+            check_handler(read, outcomes, self.notes)
+            steps.append((vector, read.steps))
+            expected.append((vector, outcomes))
         return tuple(steps), tuple(expected)
 
     def _vectors(self, level: Map) -> dict[int, Node]:

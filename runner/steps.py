@@ -78,10 +78,9 @@ def read_steps(node: Node | None, setups: Sequence[Setup], notes: Notes) -> Step
     return Steps(tuple(steps), tuple(nodes), labels)
 
 
-def read_handler(node: Node, notes: Notes) -> tuple[Step, ...]:
+def read_handler(node: Node, notes: Notes) -> Steps:
     """Return the steps of an interrupt handler, which runs on whichever processor takes the vector."""
-    reader = _StepReader([Setup()], notes)
-    return tuple(step for each in items(node) if isinstance(each, Map) for step in reader.steps(each))
+    return read_steps(node, [Setup()], notes)
 
 
 def _note_label(step: Map, index: int, labels: dict[str, int], notes: Notes) -> None:
