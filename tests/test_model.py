@@ -13,12 +13,13 @@ import backends.model
 from backends.model import Model
 from backends.model.implementation import Implementation
 from runner.loading import rules as catalogue
-from runner.outcome import Observation, Unsupported
+from runner.outcome import Observation, Unsupported, VmExit
 from runner.program import (
     Action,
     Flip,
     GuestState,
     InitSipi,
+    Inject,
     Level,
     MmioRead,
     Number,
@@ -97,7 +98,7 @@ def test_the_trace_says_whose_page_is_read() -> None:
     assert "many.one-page-per-vcpu" not in rules(setup(REGISTERS), Rdmsr(0x802))
 
 
-NOT_MODELLED: dict[str, tuple[Setup, Action]] = {
+NOT_MODELLED: dict[str, tuple[Setup, Action | Step]] = {
     "enable-ept": (setup(f"{REGISTERS} enable-ept"), Plain.NOP),
     "monitor-trap-flag": (setup(f"{REGISTERS} monitor-trap-flag"), Plain.NOP),
     "pause-exiting": (setup(f"{REGISTERS} pause-exiting"), Plain.NOP),
@@ -123,6 +124,8 @@ NOT_MODELLED: dict[str, tuple[Setup, Action]] = {
         setup(DELIVERY, guest=OPEN, fields=((Field.VM_ENTRY_INTERRUPTION_INFORMATION, Number(0x80000302)),)),
         Plain.NOP,
     ),
+    "event injection with interruption information 8000000FH": (setup(DELIVERY, guest=OPEN), Inject(15)),
+    "MOV SS at CPL 3": (setup(DELIVERY), Step(Plain.MOV_SS, cpl=3)),
     "an MSR area of 2 entries": (
         setup(REGISTERS, fields=((Field.VM_ENTRY_MSR_LOAD_COUNT, Number(2)),)),
         Plain.NOP,
@@ -140,10 +143,28 @@ NOT_MODELLED: dict[str, tuple[Setup, Action]] = {
 @pytest.mark.parametrize("what", NOT_MODELLED)
 def test_what_the_model_does_not_know_is_unsupported_and_says_so(what: str) -> None:
     one, action = NOT_MODELLED[what]
-    (seen,) = Model().run([program(one, Wrmsr(0x832, 0x31) if "timer" in what else Plain.NOP, action)])
+    before = (Wrmsr(0x832, 0x31),) if "timer" in what else ()
+    (seen,) = Model().run([program(one, *before, action)])
     assert isinstance(seen, Unsupported)
     assert seen.reason.startswith("the model does not know ")
     assert what in seen.reason
+
+
+def test_a_violation_is_known_whatever_lies_in_unknown_memory() -> None:
+    nowhere = ((Field.VIRTUAL_APIC_ADDRESS, Number(0)),)
+    asked = program(setup(f"{REGISTERS} virtualize-apic-accesses", fields=nowhere), Plain.NOP)
+    assert [rule for rule, _ in Model().violations(asked)] == ["entry.x2apic-excludes-apic-accesses"]
+    (seen,) = Model().run([asked])
+    assert isinstance(seen, Observation)
+
+
+def test_the_stale_page_as_an_msr_bitmap() -> None:
+    stale = setup(REGISTERS, fields=((Field.MSR_BITMAP_ADDRESS, PageAddress(Page.STALE)),))
+    asked = program(stale, Rdmsr(0x800), Rdmsr(0x801), Rdmsr(0x803), Wrmsr(0x802, 0))
+    (seen,) = Model().run([asked])
+    assert isinstance(seen, Observation)
+    exits = [isinstance(step.outcomes[0], VmExit) for step in seen.steps]
+    assert exits == [bool(0x9C401C39 >> bit & 1) for bit in (0, 1, 3, 2)]
 
 
 def test_level_guest_is_unsupported_beyond_the_registers() -> None:

@@ -20,6 +20,7 @@ from runner.vmx import Activity, ExitReason
 
 _DEBUG_EXCEPTION = 1
 _INTERRUPTION_TYPE = 0b111 << 8
+_FIRST_INTERRUPT_VECTOR = 16
 
 
 class Boundary(ABC):
@@ -79,7 +80,7 @@ class Boundary(ABC):
         vmcs = self.cpu.vmcs
         information = vmcs.vm_entry_interruption_information
         if information & VALID:
-            if information & _INTERRUPTION_TYPE:
+            if information & _INTERRUPTION_TYPE or information & 0xFF < _FIRST_INTERRUPT_VECTOR:
                 raise NotModelled(f"event injection with interruption information {information:X}H")
             vmcs.vm_entry_interruption_information = 0
             vector = information & 0xFF

@@ -133,6 +133,8 @@ def _nop(_: LogicalProcessor) -> Result:
 
 
 def _mov_ss(cpu: LogicalProcessor) -> Result:
+    if cpu.cpl:
+        raise NotModelled("MOV SS at CPL 3")
     if not cpu.vmcs.guest_interruptibility_state & BLOCKED:
         cpu.starts_blocking = int(Blocking.MOV_SS)
         cpu.trace.by("delivery.mov-ss-holds-one-instruction", "blocking by MOV SS for one instruction")

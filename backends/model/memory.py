@@ -169,26 +169,20 @@ class Memory:
         self.bitmaps: dict[int, MsrBitmap] = {}
         self.descriptors: dict[int, PostedInterruptDescriptor] = {}
 
-    def page(self, address: int) -> MemoryPage:
-        """Return the page at *address*."""
+    def page(self, address: int) -> MemoryPage | None:
+        """Return the page at *address*; ``None`` where nothing is known of that memory."""
         page = self.pages.get(address)
         if page is None and address == STALE_PAGE:
             page = self.pages[address] = MemoryPage(address, VirtualApicPage(Fill.VALUE, STALE))
-        if page is None:
-            raise NotModelled(f"the virtual-APIC page at {address:X}H: nothing is known of that memory")
         return page
 
     def is_stale(self, address: int) -> bool:
         """Whether *address* is that of the page that nobody prepared."""
         return address == STALE_PAGE
 
-    def bitmap(self, address: int) -> MsrBitmap:
-        """Return the MSR bitmap at *address*."""
-        if address == STALE_PAGE:
-            return _stale_bitmap()
-        if address not in self.bitmaps:
-            raise NotModelled(f"the MSR bitmap at {address:X}H: nothing is known of that memory")
-        return self.bitmaps[address]
+    def bitmap(self, address: int) -> MsrBitmap | None:
+        """Return the MSR bitmap at *address*; ``None`` where nothing is known of that memory."""
+        return _stale_bitmap() if address == STALE_PAGE else self.bitmaps.get(address)
 
     def descriptor(self, address: int) -> PostedInterruptDescriptor:
         """Return the posted-interrupt descriptor at *address*."""

@@ -26,6 +26,7 @@ def enter(cpu: LogicalProcessor, lists: MsrLists) -> Entry:
         by("entry.control-error-is-vmfail-7", "VM entry fails: VMfailValid(7)")
         by("entry.vmfail-changes-nothing", "no guest state is loaded, nothing is virtualized")
         return VmfailValid(int(InstructionError.INVALID_CONTROL_FIELDS))
+    _refuse_unknown_memory(cpu)
     entry_checks.refuse_unmodelled(cpu)
     failure = _late_failure(cpu, lists)
     if failure is not None:
@@ -51,7 +52,7 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
 
 
 def _locate_structures(cpu: LogicalProcessor) -> None:
-    """Find what the VMCS points to; an address that the checks refuse points to nothing."""
+    """Find what the VMCS points to, as far as its addresses are legal and lead to known memory."""
     vmcs, memory = cpu.vmcs, cpu.memory
     cpu.words = vmcs.control_words()
     cpu.active = active = active_controls(cpu.words)
@@ -60,6 +61,14 @@ def _locate_structures(cpu: LogicalProcessor) -> None:
         cpu.page = memory.page(vmcs.virtual_apic_address)
     if active.use_msr_bitmaps and _is_page(cpu, vmcs.msr_bitmap_address):
         cpu.bitmap = memory.bitmap(vmcs.msr_bitmap_address)
+
+
+def _refuse_unknown_memory(cpu: LogicalProcessor) -> None:
+    active, vmcs = cpu.active, cpu.vmcs
+    if active.use_tpr_shadow and cpu.page is None:
+        raise NotModelled(f"the virtual-APIC page at {vmcs.virtual_apic_address:X}H: what lies there")
+    if active.use_msr_bitmaps and cpu.bitmap is None:
+        raise NotModelled(f"the MSR bitmap at {vmcs.msr_bitmap_address:X}H: what lies there")
 
 
 def _is_page(cpu: LogicalProcessor, address: int) -> bool:

@@ -66,7 +66,7 @@ def perform(cpu: LogicalProcessor, action: Action) -> None:
 
 def _change(cpu: LogicalProcessor, vmm: Vmm) -> None:
     vmcs, memory, index = cpu.vmcs, cpu.memory, cpu.index
-    own = memory.page(structures_of(index).virtual_apic_page)
+    own = memory.pages[structures_of(index).virtual_apic_page]
     for offset, word in vmm.words:
         own.store(offset, word)
     if vmm.controls is not None:
