@@ -79,7 +79,7 @@ class Project:
     def __init__(self, home: Path) -> None:
         self.home = home
         for package in PACKAGES:
-            ignore = shutil.ignore_patterns("__pycache__", "probe", "*.yaml")
+            ignore = shutil.ignore_patterns("probe", "*.yaml")
             shutil.copytree(ROOT / package, home / package, ignore=ignore)
         for name in FILES:
             shutil.copy(ROOT / name, home / name)

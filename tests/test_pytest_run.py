@@ -151,7 +151,8 @@ def test_known_deviations_leave_the_run_in_peace(project: copied.Project) -> Non
 def test_the_cases_of_a_process_that_died_are_broken(project: copied.Project) -> None:
     project.subject("kills", fault="kills")
     project.subject("right", fault="right")
-    ran = project.pytest("specs", "--backend", "kills", "--backend", "right", "-n2")
+    workers = ("-n2", "--max-worker-restart=1")
+    ran = project.pytest("specs", "--backend", "kills", "--backend", "right", *workers)
     assert ran.status == 1
     assert ran.verdicts("kills") == {"broken": 2}
     assert sum(ran.verdicts("right").values()) == 2, "none is forgotten"
