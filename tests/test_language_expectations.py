@@ -6,6 +6,7 @@ import pytest
 from spoken import after, case, entry, expectations, expected
 
 from runner.outcome import Entered, EntryFailure, Fault, Rip, Stuck, VmfailInvalid, VmfailValid, VmxAbort
+from runner.placement import RESUMED
 from runner.scenario import (
     After,
     Bits,
@@ -21,7 +22,7 @@ from runner.scenario import (
     Value,
     WordOneOf,
 )
-from runner.vmx import Activity, Blocking, ExitReason
+from runner.vmx import Activity, Blocking, ExitReason, name_of
 
 WORDS = {0x100 + 16 * n: 0 for n in range(8)} | {0x110: 1 << 17, 0x120: 1 << 17}
 
@@ -161,6 +162,13 @@ def test_when() -> None:
         ("lvt-entries", "7"),
         ("directed-eoi", "false"),
     )
+
+
+@pytest.mark.parametrize("reason", sorted(RESUMED))
+def test_the_guest_goes_on_after_these_exits(reason: ExitReason) -> None:
+    text = f"{{nop: true, expect: {{exit: {{reason: {name_of(reason)}}}}}}}"
+    assert len(expectations(text, "{nop: true}")) == 2
+    assert len(expectations(text, "{inject: 0x31}")) == 2
 
 
 def test_exit_reasons_are_basic_reasons() -> None:
