@@ -204,17 +204,3 @@ def test_a_field_takes_numbers_of_its_width() -> None:
         parse(spoken_file("", setup=f"{{fields: {{{name}: {most:#x}}}}}"), "f")
         [message] = mistakes(spoken_file("", setup=f"{{fields: {{{name}: {most + 1:#x}}}}}"))
         assert f"`{most + 1:#x}` does not fit; wanted a number of {field.width} bits" in message
-
-
-def examples() -> list[str]:
-    return re.findall(r"```yaml\n(.*?)```", (SPECS / "README.md").read_text(), re.DOTALL)
-
-
-@pytest.mark.parametrize("text", examples())
-def test_examples_of_the_language_page_load(text: str) -> None:
-    assert parse(text.encode(), "README.md").cases
-
-
-def test_the_language_page_begins_with_the_question() -> None:
-    assert "2621447225" in examples()[0]
-    assert len((SPECS / "README.md").read_text().splitlines()) <= 200
