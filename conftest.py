@@ -213,7 +213,7 @@ class Recorder:
         """Take the record out of a case's report; a case whose process died has none, and is broken."""
         carried = dict(report.user_properties).get("record")
         if carried is None and report.failed and ".yaml::" in report.nodeid:
-            self.records[report.nodeid] = summary.without_record(report.nodeid, report.longreprtext)
+            self._note_broken(report.nodeid, report.longreprtext)
         elif carried is not None and report.when == "call":
             record = json.loads(str(carried))
             self.known.setdefault(record["subject"], {}).update(record.pop("known") or {})
@@ -233,7 +233,7 @@ class Recorder:
         if not self.asked or session.config.option.collectonly:
             return
         for node in sorted(self.asked - self.records.keys()):
-            self.records[node] = summary.without_record(node, "the run ended before this case")
+            self._note_broken(node, "the run ended before this case")
         records = list(self.records.values())
         for subject in self.run.subjects:
             known = self.known.setdefault(subject.name, {"says": subject.says})
@@ -245,6 +245,9 @@ class Recorder:
         self.found = summary.summarize(records, self.known)
         if session.config.getoption("summary"):
             summary.write(self.found, session.config.getoption("summary"))
+
+    def _note_broken(self, node: str, reason: str) -> None:
+        self.records[node] = summary.without_record(node, reason, self.run.scenarios.values())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table of rules and subjects."""

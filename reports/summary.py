@@ -14,7 +14,7 @@ from typing import Any
 
 from reports.judged import Judged
 from runner.deviations import Deviation, unshown
-from runner.scenario import Scenario
+from runner.scenario import Case, Scenario
 from runner.verdict import Verdict
 
 Record = dict[str, Any]
@@ -28,16 +28,12 @@ MOST_DIFFERENCES = 20
 
 def record(judged: Judged) -> Record:
     """Return what a summary keeps of one result."""
-    case, result = judged.case, judged.result
+    result = judged.result
     return {
-        "id": judged.id,
+        **_of_case(judged.scenario, judged.case),
         "subject": judged.subject,
         "verdict": result.verdict.value,
         "reason": result.reason,
-        "says": case.says,
-        "file": judged.scenario.path,
-        "line": case.line,
-        "rules": list(case.rules),
         "points": {verdict.value: count for verdict, count in result.counts.items()},
         "deviations": [each.name for each in result.deviations],
         "differences": [
@@ -47,21 +43,32 @@ def record(judged: Judged) -> Record:
     }
 
 
-def without_record(node: str, reason: str) -> Record:
-    """Return the record of a case that left none, from its test id ``FILE::case[subject]``."""
-    case, _, subject = node.rpartition("[")
+def without_record(node: str, reason: str, scenarios: Iterable[Scenario]) -> Record:
+    """Return the record of a case that left none: broken; *node* is its test id ``FILE::case[subject]``."""
+    name, _, subject = node.rpartition("[")
     return {
-        "id": case,
+        **next(
+            _of_case(scenario, case)
+            for scenario in scenarios
+            for case in scenario.cases
+            if scenario.case_id(case) == name
+        ),
         "subject": subject.rstrip("]"),
         "verdict": Verdict.BROKEN.value,
-        "reason": reason,
-        "says": "",
-        "file": case.partition("::")[0],
-        "line": 1,
-        "rules": [],
+        "reason": reason.strip().rpartition("\n")[2],
         "points": {},
         "deviations": [],
         "differences": [],
+    }
+
+
+def _of_case(scenario: Scenario, case: Case) -> Record:
+    return {
+        "id": scenario.case_id(case),
+        "says": case.says,
+        "file": scenario.path,
+        "line": case.line,
+        "rules": list(case.rules),
     }
 
 
@@ -115,7 +122,7 @@ def _of_subject(records: Iterable[Record]) -> dict[str, Any]:
 
 def _area(each: Record) -> str:
     """Return the area of the rule that a case asks about: the first part of the rule's id."""
-    return str(each["rules"][0]).partition(".")[0] if each["rules"] else "?"
+    return str(each["rules"][0]).partition(".")[0]
 
 
 def write(summary: Summary, path: Path) -> None:

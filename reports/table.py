@@ -64,10 +64,6 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _first_rule(case: Mapping[str, Any]) -> str:
-    return str(case["rules"][0]) if case["rules"] else "?"
-
-
 def _of_points(case: Mapping[str, Any]) -> str:
     """Return ``: 3 of 9 points`` where a case has several."""
     points = sum(case["points"].values())
@@ -83,7 +79,7 @@ def _shown(name: str, subject: Mapping[str, Any]) -> Iterator[str]:
     for (verdict, reason), cases in sorted(groups.items(), key=lambda item: order[item[0][0]]):
         yield ""
         yield f"{name}: {verdict}: {reason}"
-        yield from (f"  {case['id']} ({_first_rule(case)}){_of_points(case)}" for case in cases)
+        yield from (f"  {case['id']} ({case['rules'][0]}){_of_points(case)}" for case in cases)
     for entry in subject.get("announced in vain", ()):
         yield ""
         yield f"{name}: {entry}"

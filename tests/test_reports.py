@@ -95,11 +95,11 @@ def test_a_record_keeps_a_bounded_number_of_differences() -> None:
 
 
 def test_a_case_without_a_record_is_broken() -> None:
-    record = summary.without_record("specs/vmx/a/b.yaml::c[bochs]", "died")
-    found = summary.summarize([record], {})["subjects"]["bochs"]
-    assert found["verdicts"]["broken"] == 1
-    assert found["cases"][0]["id"] == "specs/vmx/a/b.yaml::c"
-    assert record.keys() == summary.record(judged(WRONG)).keys()
+    one = judged(WRONG)
+    record = summary.without_record(f"{one.id}[bochs]", "[gw0] linux\nit died", [one.scenario])
+    assert (record["verdict"], record["reason"], record["subject"]) == ("broken", "it died", "bochs")
+    assert (record["id"], record["rules"]) == (one.id, [j.RULE])
+    assert record.keys() == summary.record(one).keys()
 
 
 def test_a_summary_is_written_and_read(tmp_path: Path) -> None:
