@@ -1,7 +1,7 @@
-"""A cache of read scenarios, under `.cache/scenarios/`, each in a file named after all that made it.
+"""A cache of read scenarios under `.cache/scenarios/`, one entry a scenario file.
 
-The key is the SHA-256 of the scenario file, of what it refers to in specs and of the code that reads
-it: an entry is right or is not found. A damaged entry counts as not found.
+An entry begins with the SHA-256 of all that made it: the scenario file, what it refers to in specs, and
+the code that reads it. So it is right, or it counts as not found; a damaged one does too.
 """
 
 from __future__ import annotations
@@ -19,31 +19,35 @@ FOLDER = ROOT / ".cache" / "scenarios"
 SOURCES = ("specs/scenario.schema.json", "specs/setups.yaml", "specs/rules.yaml", "runner/*.py")
 
 
-def key(name: str, data: bytes) -> str:
-    """Return the name under which the scenario of this file is kept."""
-    digest = hashlib.sha256(_sources())
-    digest.update(name.encode(errors="surrogateescape") + b"\0" + data)
-    return digest.hexdigest()
-
-
-def fetch(key: str) -> Scenario | None:
-    """Return a kept scenario; ``None`` where there is none, or none that can be read."""
+def fetch(name: str, data: bytes) -> Scenario | None:
+    """Return the kept scenario of a file with these bytes; ``None`` where there is none that can be read."""
+    key = _key(data)
     try:
-        found = pickle.loads((FOLDER / key).read_bytes())  # noqa: S301 - written by `store`, on this machine
+        kept = _entry(name).read_bytes()
+        found = pickle.loads(kept[len(key) :]) if kept.startswith(key) else None  # noqa: S301 - written by `store`
     except Exception:  # noqa: BLE001 - damaged bytes raise nearly anything
         return None
     return found if isinstance(found, Scenario) else None
 
 
-def store(key: str, scenario: Scenario) -> None:
-    """Keep a scenario; where nothing can be written nothing is kept."""
-    made = FOLDER / f"{key}.{os.getpid()}"
+def store(name: str, data: bytes, scenario: Scenario) -> None:
+    """Keep the scenario of a file with these bytes; where nothing can be written nothing is kept."""
+    entry = _entry(name)
+    made = entry.with_suffix(f".{os.getpid()}")
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        made.write_bytes(pickle.dumps(scenario, protocol=pickle.HIGHEST_PROTOCOL))
-        made.replace(FOLDER / key)
+        made.write_bytes(_key(data) + pickle.dumps(scenario, protocol=pickle.HIGHEST_PROTOCOL))
+        made.replace(entry)
     except OSError:
         made.unlink(missing_ok=True)
+
+
+def _entry(name: str) -> Path:
+    return FOLDER / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+
+
+def _key(data: bytes) -> bytes:
+    return hashlib.sha256(_sources() + data).digest()
 
 
 @cache

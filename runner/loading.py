@@ -89,11 +89,10 @@ def load(path: Path) -> Scenario:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidScenario([Problem(name, 1, 1, f"cannot be read: {error.strerror}")]) from error
-    key = compiled.key(name, data)
-    scenario = compiled.fetch(key)
+    scenario = compiled.fetch(name, data)
     if scenario is None:
         scenario = parse(data, name)
-        compiled.store(key, scenario)
+        compiled.store(name, data, scenario)
     return scenario
 
 

@@ -182,6 +182,7 @@ def test_the_cache_gives_the_same(specs: Path, tmp_path: Path) -> None:
         assert kept.read_bytes() != damage
     path.write_text(path.read_text().replace("256", "all 256"))
     assert load(path) != first
+    assert list((tmp_path / ".cache").iterdir()) == [kept]
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
