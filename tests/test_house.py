@@ -27,17 +27,15 @@ KNOW_SPECS = {
     "runner/compiled.py": "a scenario's cache key covers what it was read with",
     "reports/allure.py": "links to the rules",
 }
-NOT_OURS = {".git", ".tox", ".venv", ".cache", ".pytest_cache", ".mypy_cache", ".ruff_cache", "__pycache__"}
-MADE = ("reports/results", "reports/html", "backends/probe/build")
+MADE = ("reports/results", "reports/html", "reports/summary.json", "backends/probe/build")
 
 
 def _files() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         place = path.relative_to(ROOT)
-        made = place.as_posix().startswith(MADE) or (
-            place.parent.name == "reports" and path.suffix == ".json"
-        )
-        if path.is_file() and not NOT_OURS.intersection(place.parts) and not made:
+        folders = set(place.parts[:-1]) - {".ci"}
+        made = place.as_posix().startswith(MADE) or "__pycache__" in folders
+        if path.is_file() and not made and not any(folder.startswith(".") for folder in folders):
             yield place
 
 
