@@ -22,7 +22,8 @@ from backends.batch import Booted
 from runner.apic import ApicMode
 from runner.loading import ROOT, load_all, scenario_files
 from runner.outcome import GP0, BackendBroken, Completed, Delivery, Observation, Stuck, Unsupported
-from runner.program import Level, Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
+from runner.program import GuestState, Level, Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
+from runner.vmx import Blocking
 
 SVR, LVT_TIMER = 0x80F, 0x832
 
@@ -163,6 +164,13 @@ def test_an_interrupt_taken_by_the_guest_and_not_ended_does_not_reach_the_next_c
     assert isinstance(second, Observation)
     assert (0x813, 0x2) in first.finals[0].physical
     assert [step.outcomes for step in second.steps] == [(Completed(0),)] * 2
+
+
+def test_blocking_by_nmi_does_not_reach_the_next_case(subject: machine.ProbeBackend) -> None:
+    blocked = program(Plain.NOP, guest=GuestState(blocking=Blocking.NMI))
+    plain = program(Plain.VMCALL)
+    _, after = subject.run([blocked, plain])
+    assert after == next(subject.run([plain]))
 
 
 def test_apic_modes_in_any_order(subject: machine.ProbeBackend) -> None:

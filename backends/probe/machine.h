@@ -77,6 +77,23 @@ static inline struct cpu *this_cpu(void) {
   return c;
 }
 
+/* IRET ends blocking by NMI, which a VM exit leaves in force where the guest had it. */
+static inline void unblock_nmis(void) {
+  u64 rsp;
+  asm volatile("movq %%rsp, %0\n"
+               "pushq %2\n"
+               "pushq %0\n"
+               "pushfq\n"
+               "pushq %1\n"
+               "leaq 1f(%%rip), %0\n"
+               "pushq %0\n"
+               "iretq\n"
+               "1:"
+               : "=&r"(rsp)
+               : "i"(SELECTOR_CODE), "i"(SELECTOR_DATA)
+               : "memory");
+}
+
 /* String instructions: emulators run them far faster than loops. */
 static inline void fill32(void *to, u32 value, u64 words) {
   asm volatile("rep stosl" : "+D"(to), "+c"(words) : "a"(value) : "memory");

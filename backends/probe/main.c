@@ -105,6 +105,7 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
 }
 
 static void clean_up(struct cpu *c) {
+  unblock_nmis();
   if (c->registers && !apic_restore(c)) dirty = 1;
   if (c->shared_pages) pages_restore();
 }
