@@ -14,13 +14,16 @@ from modelled import (
     last,
     observe,
     page,
+    program,
     rules,
     setup,
     stale_request,
 )
 
+from backends.model import Model
+from backends.model.implementation import Implementation
 from runner.apic import VIRR, VISR, VPPR, Fill
-from runner.outcome import GP0, Completed, Rip, StepResult, Stuck, VmExit
+from runner.outcome import GP0, Completed, Observation, Rip, StepResult, Stuck, VmExit
 from runner.program import (
     EOI_HANDLER,
     Action,
@@ -197,11 +200,31 @@ def test_sti_holds_for_one_instruction_only_if_if_was_0() -> None:
     assert deliveries(already) == [[], [], [(0x51, 3)]]
 
 
-def test_mov_ss_holds_for_one_instruction_and_does_not_add_to_sti() -> None:
+def test_mov_ss_holds_for_one_instruction() -> None:
     after_mov_ss = observe(setup(DELIVERY, guest=OPEN), MOV_SS, Wrmsr(0x83F, 0x51), NOP)
     assert deliveries(after_mov_ss) == [[], [(0x51, 2)], []]
-    both = observe(pending(guest=GuestState()), STI, MOV_SS, NOP, NOP)
-    assert deliveries(both) == [[], [(0x61, 2)], [], []]
+
+
+@pytest.mark.parametrize(("repeats", "at"), [(True, 3), (False, 2)])
+def test_whether_mov_ss_behind_sti_holds_too_is_left_to_the_processor(repeats: bool, at: int) -> None:  # noqa: FBT001
+    chosen = Model(Implementation(blocking_repeats=repeats))
+    (seen,) = chosen.run([program(pending(guest=GuestState()), STI, MOV_SS, NOP, NOP)])
+    assert isinstance(seen, Observation)
+    assert [place for step in seen.steps for _, place in delivered(step)] == [at]
+
+
+@pytest.mark.parametrize(("waits", "rip"), [(True, Rip.NEXT), (False, Rip.SAME)])
+def test_whether_blocking_delays_an_external_interrupt_is_too(waits: bool, rip: Rip) -> None:  # noqa: FBT001
+    guest = GuestState(interrupt_flag=True, blocking=Blocking.STI)
+    chosen = Model(Implementation(external_interrupts_wait_for_blocking=waits))
+    self_ipi = setup(f"{REGISTERS} external-interrupt-exiting", guest=GuestState())
+    (seen,) = chosen.run([program(self_ipi, STI, Wrmsr(0x83F, 0x51), NOP)])
+    assert isinstance(seen, Observation)
+    assert seen.steps[1].outcomes[1] == VmExit(1, rip=Rip.NEXT)
+    (blocked,) = chosen.run([program(setup(DELIVERY, guest=guest), Raise(0x51), NOP)])
+    assert isinstance(blocked, Observation)
+    exits = [outcome for step in blocked.steps for outcome in step.outcomes if isinstance(outcome, VmExit)]
+    assert [exit_.blocking for exit_ in exits] == [Blocking(0) if rip is Rip.NEXT else Blocking.STI]
 
 
 @pytest.mark.parametrize("blocking", [Blocking.STI, Blocking.MOV_SS])

@@ -63,8 +63,9 @@ _CAPABILITY_MSRS = (
 class Implementation:
     """The choices of one implementation.
 
-    ``external_interrupts_wait_for_blocking``: STI and MOV-SS blocking delay external interrupts also
-    with *external-interrupt exiting* 1. ``equal_class_takes_tpr``: the native PPR has TPR[3:0] where
+    ``blocking_repeats``: an STI or MOV SS blocks although it stands behind another that blocks it.
+    ``external_interrupts_wait_for_blocking``: such blocking delays external interrupts also with
+    *external-interrupt exiting* 1. ``equal_class_takes_tpr``: the native PPR has TPR[3:0] where
     the classes of TPR and of the interrupt in service are equal. ``other_msrs`` are the guest's values
     of MSRs outside the local APIC, by number; those in ``storage_msrs`` keep what is written.
     """
@@ -77,7 +78,8 @@ class Implementation:
     lvt_entries: int = 7
     directed_eoi: bool = True
     svr_bit_9: bool = False
-    external_interrupts_wait_for_blocking: bool = True
+    blocking_repeats: bool = True
+    external_interrupts_wait_for_blocking: bool = False
     equal_class_takes_tpr: bool = True
     other_msrs: tuple[tuple[int, int], ...] = _OTHER_MSRS
     storage_msrs: frozenset[int] = _STORAGE_MSRS

@@ -108,17 +108,19 @@ def _plain(cpu: LogicalProcessor, action: Plain) -> Result:
 
 
 def _sti(cpu: LogicalProcessor) -> Result:
-    vmcs = cpu.vmcs
     if cpu.cpl:
         return GP0
-    if not vmcs.interrupt_flag:
-        vmcs.interrupt_flag = True
-        if not vmcs.guest_interruptibility_state & BLOCKED:
-            cpu.starts_blocking = int(Blocking.STI)
-            cpu.trace.by(
-                "delivery.sti-holds-one-instruction", "IF 0 -> 1: blocking by STI for one instruction"
-            )
+    if not cpu.vmcs.interrupt_flag:
+        cpu.vmcs.interrupt_flag = True
+        _block(cpu, Blocking.STI, "delivery.sti-holds-one-instruction")
     return COMPLETED
+
+
+def _block(cpu: LogicalProcessor, blocking: Blocking, rule: str) -> None:
+    """Block interrupts for one instruction; the second of two such may not."""
+    if cpu.implementation.blocking_repeats or not cpu.vmcs.guest_interruptibility_state & BLOCKED:
+        cpu.starts_blocking = int(blocking)
+        cpu.trace.by(rule, "interrupts are held for one instruction")
 
 
 def _cli(cpu: LogicalProcessor) -> Result:
@@ -135,9 +137,7 @@ def _nop(_: LogicalProcessor) -> Result:
 def _mov_ss(cpu: LogicalProcessor) -> Result:
     if cpu.cpl:
         raise NotModelled("MOV SS at CPL 3")
-    if not cpu.vmcs.guest_interruptibility_state & BLOCKED:
-        cpu.starts_blocking = int(Blocking.MOV_SS)
-        cpu.trace.by("delivery.mov-ss-holds-one-instruction", "blocking by MOV SS for one instruction")
+    _block(cpu, Blocking.MOV_SS, "delivery.mov-ss-holds-one-instruction")
     return COMPLETED
 
 

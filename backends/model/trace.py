@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.program import Action
+from runner.words import action_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,13 @@ class Place:
     action: Action | None = None
     index: int = 0
     in_handler: bool = False
+
+    def words(self, *, many: bool) -> str:
+        """Return ``step 3: WRMSR EOI (80BH), 0H``, with the virtual processor where there are many."""
+        whose = f"virtual processor {self.vcpu}, " if many else ""
+        if self.action is None:
+            return f"{whose}VM entry"
+        return f"{whose}{'handler ' * self.in_handler}step {self.index + 1}: {action_words(self.action)}"
 
 
 @dataclass(frozen=True, slots=True)
