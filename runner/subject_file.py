@@ -91,6 +91,8 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
     if notes.problems or not isinstance(top, Map):
         raise InvalidSubject(notes.problems)
     said: dict[str, Any] = plain(top)
+    if "deviations-of" in said:
+        known += load(find(said["deviations-of"]), catalogue).deviations
     return SubjectFile(path.stem, path, said["says"], said["kind"], said.get("start", {}), known)
 
 
