@@ -6,7 +6,6 @@ One item is one case on one subject; a file's selected cases are one batch on ea
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -19,6 +18,7 @@ from backends.model import Model
 from reports import allure, summary
 from reports.failure import explained
 from reports.judged import Judged, tally
+from reports.ledger import Ledger, announces_in_vain, packed
 from reports.table import table
 from runner import catalogue, loading, subject_file
 from runner.batch import Bench
@@ -26,7 +26,9 @@ from runner.problems import MalformedError
 from runner.scenario import Case, Scenario
 from runner.subject_file import SubjectFile
 from runner.verdict import CaseResult, Verdict
-from runner.words import action_words
+
+RECORD = "record"
+"""Property of a test report that carries a case's record to the controlling process."""
 
 WRONG_FILES = 2
 """Exit status when a scenario or subject file says what cannot be run; nothing has run then."""
@@ -54,14 +56,15 @@ class Run:
             backend = subjects.backend(subject.kind, subject.name, subject.start)
             oracle = None if subject.kind == "model" else Model().run
             who = backend.identity()
-            known: dict[str, Any] = {"says": subject.says}
             if isinstance(who, Identity):
-                known |= {"version": who.version, "capabilities": dict(who.capabilities)}
+                self.identities[subject.name] = {
+                    "version": who.version,
+                    "capabilities": dict(who.capabilities),
+                }
                 deviations = subject.deviations_of(who.version)
                 bench = Bench(backend.run, oracle, self.rules, deviations, who.capabilities)
             else:
                 bench = Bench(lambda programs: repeat(who, len(programs)), oracle, self.rules, (), None)
-            self.identities[subject.name] = known
             self._benches[subject.name] = bench
         return self._benches[subject.name]
 
@@ -147,10 +150,7 @@ class ScenarioItem(pytest.Item):
         result = self.parent.result(self)
         allure.show(result)
         judged = Judged(self.scenario, self.case, name, result)
-        record = summary.record(judged)
-        self.user_properties.append(
-            ("record", json.dumps({**record, "known": run.identities.pop(name, None)}))
-        )
+        self.user_properties.append((RECORD, packed(judged, run.identities.pop(name, {}))))
         match result.verdict:
             case Verdict.CONFORMS:
                 return
@@ -177,12 +177,8 @@ def _reasons(case: Case, result: CaseResult) -> Iterator[tuple[str, str, str]]:
     verdicts = [point.verdict for point in result.points]
     program = case.points[verdicts.index(Verdict.DOES_NOT_CONFORM)].program
     _, reasons = Model().run_traced(program)
-    for reason in reasons:
-        place = reason.place
-        whose = f"virtual processor {place.vcpu}, " if len(program.vcpus) > 1 else ""
-        what = f"{'handler ' if place.in_handler else ''}step {place.index + 1}, " if place.action else ""
-        where = action_words(place.action) if place.action else "VM entry"
-        yield f"{whose}{what}{where}", reason.sentence, reason.rule
+    many = len(program.vcpus) > 1
+    yield from ((reason.place.words(many=many), reason.sentence, reason.rule) for reason in reasons)
 
 
 def pytest_collection_finish() -> None:
@@ -204,50 +200,35 @@ class Recorder:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.records: dict[str, summary.Record] = {}
-        self.known: dict[str, dict[str, Any]] = {}
+        self.ledger = Ledger(run.subjects, tuple(run.scenarios.values()))
         self.found: summary.Summary | None = None
-        self.asked: set[str] = set()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the record out of a case's report; a case whose process died has none, and is broken."""
-        carried = dict(report.user_properties).get("record")
-        if carried is None and report.failed and ".yaml::" in report.nodeid:
-            self._note_broken(report.nodeid, report.longreprtext)
-        elif carried is not None and report.when == "call":
-            record = json.loads(str(carried))
-            self.known.setdefault(record["subject"], {}).update(record.pop("known") or {})
-            self.records.setdefault(report.nodeid, record)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is to run, where this process runs it."""
-        self.asked.update(item.nodeid for item in session.items if isinstance(item, ScenarioItem))
+        self.ledger.asked.update(item.nodeid for item in session.items if isinstance(item, ScenarioItem))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Note what is to run, where workers run it."""
-        self.asked.update(node for node in ids if ".yaml::" in node)
+        self.ledger.asked.update(node for node in ids if ".yaml::" in node)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the record out of a case's report; a case whose process died has none."""
+        sent = dict(report.user_properties).get(RECORD)
+        if sent is not None and report.when == "call":
+            self.ledger.take(report.nodeid, str(sent))
+        elif sent is None and report.failed and ".yaml::" in report.nodeid:
+            self.ledger.lose(report.nodeid, report.longreprtext)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Sum up; a deviation that is announced in vain fails the run."""
-        if not self.asked or session.config.option.collectonly:
+        if not self.ledger.asked or session.config.option.collectonly:
             return
-        for node in sorted(self.asked - self.records.keys()):
-            self._note_broken(node, "the run ended before this case")
-        records = list(self.records.values())
-        for subject in self.run.subjects:
-            known = self.known.setdefault(subject.name, {"says": subject.says})
-            deviations = subject.deviations_of(known.get("version", ""))
-            mine = [each for each in records if each["subject"] == subject.name]
-            known["announced in vain"] = summary.in_vain(deviations, self.run.scenarios.values(), mine)
-            if known["announced in vain"] and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self.found = summary.summarize(records, self.known)
+        self.found = self.ledger.summary()
+        if announces_in_vain(self.found) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if session.config.getoption("summary"):
             summary.write(self.found, session.config.getoption("summary"))
-
-    def _note_broken(self, node: str, reason: str) -> None:
-        self.records[node] = summary.without_record(node, reason, self.run.scenarios.values())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table of rules and subjects."""

@@ -111,7 +111,7 @@ def test_a_failure_says_everything(ran: copied.Ran) -> None:
     start = text.index(FAILURE)
     shown = text[start : start + 3000]
     assert "[SDM: " in shown
-    assert "  the reference model, step 1, RDMSR APICID (802H):\n" in shown
+    assert "  the reference model, step 1: RDMSR APICID (802H):\n" in shown
     assert "  run again: pytest 'specs/vmx/second/asked.yaml::one[reads-zero]' --backend reads-zero" in shown
     assert "conftest.py" not in shown[: shown.index("run again")]
 

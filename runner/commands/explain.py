@@ -146,14 +146,8 @@ _MODES = {
 
 
 def _place_words(program: Program, place: Place) -> str:
-    whose = f"Virtual processor {place.vcpu}, " if len(program.vcpus) > 1 else ""
-    if place.action is None:
-        words = "VM entry"
-    else:
-        words = (
-            f"{'handler ' if place.in_handler else ''}step {place.index + 1}: {action_words(place.action)}"
-        )
-    return f"{whose}{words}" if whose else words[0].upper() + words[1:]
+    words = place.words(many=len(program.vcpus) > 1)
+    return words[0].upper() + words[1:]
 
 
 def _observed(program: Program, observation: Observation) -> Iterator[str]:
