@@ -6,6 +6,7 @@ import pytest
 from modelled import DELIVERY, DONE, MMIO, OPEN, POSTED, REGISTERS, TPR_ONLY, observe, page, program, setup
 
 from backends.model import Model
+from backends.model.implementation import Implementation
 from runner.apic import VPPR
 from runner.outcome import Entered, Entry, EntryFailure, Stuck, VmExit, VmfailValid
 from runner.program import (
@@ -14,6 +15,8 @@ from runner.program import (
     Flip,
     GuestState,
     Inject,
+    MsrEntry,
+    MsrLists,
     Number,
     Page,
     PageAddress,
@@ -117,6 +120,47 @@ def test_what_no_check_speaks_of_enters(rule: str) -> None:
     (seen,) = Model().run([asked])
     assert (seen.entries, seen.steps[0].outcomes) == ((Entered(),), (DONE,))
     assert not Model().violations(asked)
+
+
+def test_the_last_entry_of_the_pid_pointer_table_must_fit_too() -> None:
+    fields = ((TABLE, Number((1 << 46) - 8)), (Field.LAST_PID_POINTER_INDEX, Number(1)))
+    asked = program(setup(IPI, fields=fields, posted=POSTING), Plain.NOP)
+    assert [name for name, _ in Model().violations(asked)] == ["entry.pid-pointer-table-width"]
+
+
+@pytest.mark.parametrize("address", [8, (1 << 46) - 16])
+@pytest.mark.parametrize("list_", ["entry_load", "exit_store", "exit_load"])
+def test_msr_areas_are_checked_if_their_lists_have_entries(list_: str, address: int) -> None:
+    lists = MsrLists(**{list_: (MsrEntry(0x174, 0), MsrEntry(0x175, 0))})
+    name = {
+        "entry_load": "VM_ENTRY_MSR_LOAD",
+        "exit_store": "VM_EXIT_MSR_STORE",
+        "exit_load": "VM_EXIT_MSR_LOAD",
+    }
+    fields = ((Field[f"{name[list_]}_ADDRESS"], Number(address)),)
+    asked = program(setup(REGISTERS, msr_lists=lists, fields=fields), Plain.NOP)
+    assert [rule for rule, _ in Model().violations(asked)] == ["fields.msr-areas"]
+    assert not Model().violations(program(setup(REGISTERS, fields=fields), Plain.NOP))
+    assert not Model().violations(program(setup(REGISTERS, msr_lists=lists), Plain.NOP))
+
+
+@pytest.mark.parametrize(
+    ("activity", "choices"),
+    [
+        (Activity.HLT, Implementation(hlt_activity_state=False)),
+        (Activity.SHUTDOWN, Implementation(shutdown_activity_state=False)),
+    ],
+)
+def test_an_activity_state_that_is_not_supported(activity: Activity, choices: Implementation) -> None:
+    asked = program(setup(REGISTERS, guest=GuestState(activity=activity)), Plain.NOP)
+    assert next(iter(Model(choices).run([asked]))).entries == (LATE,)
+    assert next(iter(Model().run([asked]))).entries == (Entered(),)
+
+
+def test_shutdown_may_be_entered_at_cpl_3() -> None:
+    assert observe(
+        setup(REGISTERS, guest=GuestState(cpl=3, activity=Activity.SHUTDOWN)), Plain.NOP
+    ).entries == (Entered(),)
 
 
 def test_bits_that_must_be_0_or_1_are_told_apart() -> None:

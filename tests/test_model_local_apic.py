@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from modelled import DONE, OPEN, deliveries, final, last, observe, setup, steps_of
+from modelled import DONE, OPEN, deliveries, final, last, observe, rules, setup, steps_of
 
 from backends.model import Model
 from backends.model.implementation import Implementation
@@ -72,6 +72,36 @@ def test_each_reserved_bit_faults_and_changes_nothing(register: object) -> None:
             write = Wrmsr(register.msr, 1 << bit)  # type: ignore[attr-defined]
             assert native(write) == GP0, f"bit {bit}"
             assert physical(write) == {}
+
+
+@pytest.mark.parametrize(
+    ("action", "rule"),
+    [
+        (Rdmsr(0x80C), "apic.no-remote-read"),
+        (Rdmsr(0x80E), "apic.no-dfr"),
+        (Wrmsr(0x831, 0), "apic.no-msr-831h"),
+        (Rdmsr(0x840), "apic.msrs-without-register"),
+        (Rdmsr(0x80B), "apic.eoi-accepts-only-zero"),
+        (Rdmsr(0x83F), "apic.self-ipi-write-only"),
+        (Wrmsr(0x802, 0), "apic.id-32-bits-read-only"),
+        (Wrmsr(0x813, 0), "apic.isr-words-read-only"),
+        (Wrmsr(0x81F, 0), "apic.tmr-words-read-only"),
+        (Wrmsr(0x820, 0), "apic.irr-words-read-only"),
+        (Wrmsr(0x839, 0), "apic.timer-counts"),
+        (Wrmsr(0x808, 0x100), "apic.tpr-reserved-bits"),
+        (Wrmsr(0x808, 1 << 32), "apic.wrmsr-upper-half-faults"),
+        (Wrmsr(0x828, 1), "apic.esr-accepts-only-zero"),
+        (Wrmsr(0x830, 1 << 63 | 1 << 20), "apic.icr-reserved-bits"),
+        (Wrmsr(0x832, 0x60000), "apic.lvt-timer-layout"),
+        (Wrmsr(0x835, 1 << 20), "apic.other-lvt-layouts"),
+        (Wrmsr(0x83E, 4), "apic.divide-configuration-bits"),
+        (Wrmsr(0x80F, 0x200), "apic.svr-bit-9-reserved"),
+        (Wrmsr(0x80F, 0x400), "apic.svr-reserved-bits"),
+    ],
+)
+def test_a_fault_names_its_rule(action: Action, rule: str) -> None:
+    assert native(action) == GP0
+    assert rule in rules(setup(NATIVE), action)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +183,12 @@ def test_an_illegal_vector_is_an_error_and_no_interrupt(action: Action) -> None:
     assert 0x820 not in physical(action)
 
 
+def test_a_self_ipi_reaches_nobody_else() -> None:
+    (seen,) = Model().run([Program(Level.VMX, (setup(NATIVE),) * 3, steps_of([Wrmsr(0x83F, 0x51)], 1))])
+    assert isinstance(seen, Observation)
+    assert [bool(final.physical) for final in seen.finals] == [False, True, False]
+
+
 def test_software_disable_masks_the_lvts_and_refuses_interrupts() -> None:
     off = Wrmsr(0x80F, 0xFF)
     assert native(Wrmsr(0x835, 0x31), off, Rdmsr(0x835)) == Completed(0x10031)
@@ -163,6 +199,7 @@ def test_software_disable_masks_the_lvts_and_refuses_interrupts() -> None:
 
 def test_the_timer_counts() -> None:
     assert native(Wrmsr(0x838, 0x1000), Rdmsr(0x838)) == Completed(0x1000)
+    assert native(Wrmsr(0x838, 1), Rdmsr(0x838)) == Completed(1)
     assert native(Wrmsr(0x838, 0x1000), Wrmsr(0x838, 0), Rdmsr(0x839)) == Completed(0)
     deadline = Wrmsr(0x832, 0x50000)
     assert native(deadline, Wrmsr(0x838, 0x1000), Rdmsr(0x839)) == Completed(0)
@@ -269,7 +306,8 @@ def test_only_an_apic_in_xapic_mode_answers_a_load() -> None:
     )
     assert isinstance(seen, Observation)
     assert seen.steps[0].outcomes == (Completed(1 << 24),)
-    assert native(MmioRead(0xB0), mode=ApicMode.XAPIC) == Completed(0)
+    for offset in (0xB0, 0x34, 0x400):
+        assert native(MmioRead(offset), mode=ApicMode.XAPIC) == Completed(0)
 
 
 @pytest.mark.parametrize("mode", [ApicMode.XAPIC, ApicMode.DISABLED])

@@ -121,7 +121,6 @@ class Boundary(ABC):
                 return self._external_interrupt()
 
     def _threshold_exit(self) -> Run:
-        self.cpu.threshold_exit_due = False
         self.cpu.trace.by(
             "threshold.exit-right-after-entry", "VTPR[7:4] is below the TPR threshold: VM exit 43"
         )

@@ -7,8 +7,11 @@ from runner.apic import VIRR, VISR, VPPR
 
 
 def is_due(cpu: LogicalProcessor) -> bool:
-    """Whether a virtual interrupt is delivered at this instruction boundary, which may end HLT."""
-    return cpu.recognized and cpu.interruptible and not cpu.active.interrupt_window_exiting
+    """Whether a virtual interrupt is delivered at this instruction boundary, which may end HLT.
+
+    With *interrupt-window exiting* 1 none is recognized.
+    """
+    return cpu.recognized and cpu.interruptible
 
 
 def deliver(cpu: LogicalProcessor) -> int:
