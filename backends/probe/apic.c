@@ -3,6 +3,7 @@
 #include "vmx.h"
 
 #define WINDOW ((u64)0xfee00000)
+#define VERSION 0x03
 #define EOI 0x0b
 #define SVR 0x0f
 #define ISR 0x10
@@ -18,11 +19,14 @@
 #define START_VECTOR 0xf0 /* the page of reset.S */
 
 /* Register numbers (MSR - 800H), which are also window offsets / 16. */
-static const u8 watched[APIC_WATCHED] = {0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15,
-                                         0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e,
-                                         0x1f, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27,
-                                         0x28, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x3e};
+static const u8 watched[APIC_WATCHED] = {0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
+                                         0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x20,
+                                         0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x32, 0x33,
+                                         0x34, 0x35, 0x36, 0x37, 0x38, 0x3e, 0x2f};
 #define FIRST_LVT 28 /* index of 32H; from here on plain registers */
+
+/* The last, LVT CMCI, is only there with seven LVT entries. */
+static u32 watched_registers;
 
 static u8 mode_now(void) {
   u64 base = rdmsr(MSR_APIC_BASE);
@@ -80,10 +84,12 @@ void apic_start_others(void) {
 }
 
 static void snapshot(u8 mode, u32 *to) {
-  for (u32 i = 0; i < APIC_WATCHED; i++) to[i] = read(mode, watched[i]);
+  for (u32 i = 0; i < watched_registers; i++) to[i] = read(mode, watched[i]);
 }
 
 void apic_init(struct cpu *c) {
+  u32 last_lvt = read(MODE_XAPIC, VERSION) >> 16 & 0xff;
+  watched_registers = last_lvt >= 6 ? APIC_WATCHED : APIC_WATCHED - 1;
   write(MODE_XAPIC, SVR, SVR_ENABLED);
   snapshot(MODE_XAPIC, c->baseline);
   c->expected_mode = MODE_XAPIC;
@@ -102,7 +108,7 @@ u32 apic_changes(struct cpu *c, struct wire_register *to) {
   }
   if (mode == MODE_DISABLED) return 0;
   snapshot(mode, c->present);
-  for (u32 i = 0; i < APIC_WATCHED; i++)
+  for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])
       to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->present[i]};
   return n;
@@ -127,12 +133,12 @@ int apic_restore(struct cpu *c) {
     if (any(c->present + 19)) apic_drain();
     if (!any(c->present + 3) && !any(c->present + 19)) break;
   }
-  for (u32 i = FIRST_LVT; i < APIC_WATCHED; i++)
+  for (u32 i = FIRST_LVT; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i]) write(mode, watched[i], c->baseline[i]);
   write(mode, ESR, 0);
   write(mode, ESR, 0);
   snapshot(mode, c->present);
-  for (u32 i = 0; i < APIC_WATCHED; i++)
+  for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i]) return 0;
   return 1;
 }
