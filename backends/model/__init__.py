@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from backends import Identity
 from backends.model import native, vm_entry
-from backends.model.entry_checks import Violation
+from backends.model.control_checks import Violation
 from backends.model.implementation import Implementation
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled

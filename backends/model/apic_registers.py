@@ -146,19 +146,19 @@ def _reserved_bits_rule(apic: LocalApic, register: ApicRegister, value: int) -> 
 def read(apic: LocalApic, msr: int) -> int:
     """Return what a readable register holds."""
     stored = apic.registers.get(msr)
-    if msr == CURRENT_COUNT:
-        return apic.registers[INITIAL_COUNT] if apic.counting else 0
     if stored is not None:
         return stored
-    for bits, base in ((apic.isr, 0x810), (apic.tmr, 0x818), (apic.irr, 0x820)):
-        if base <= msr < base + 8:
-            return bits >> 32 * (msr - base) & 0xFFFFFFFF
+    if 0x810 <= msr <= 0x827:
+        bits = (apic.isr, apic.tmr, apic.irr)[msr - 0x810 >> 3]
+        return bits >> 32 * (msr & 7) & 0xFFFFFFFF
     if msr == APICID:
         return apic.identity
     if msr == PPR:
         return apic.ppr
     if msr == LDR:
         return apic.logical_identity
+    if msr == CURRENT_COUNT:
+        return apic.registers[INITIAL_COUNT] if apic.counting else 0
     choices = apic.implementation
     return choices.apic_version | choices.lvt_entries - 1 << 16 | choices.directed_eoi << 24
 

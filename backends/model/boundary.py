@@ -43,11 +43,12 @@ class Boundary(ABC):
 
     def enter(self) -> Entry:
         """Attempt VM entry."""
-        trace, lists = self.cpu.trace, self.setup.msr_lists
-        trace.at_entry(self.cpu.index)
-        entry = vm_entry.enter(self.cpu, lists)
-        abort = msr_lists.at_exit(self.cpu, lists) if isinstance(entry, Entered) else None
-        return abort or entry
+        cpu, lists = self.cpu, self.setup.msr_lists
+        cpu.trace.at_entry(cpu.index)
+        entry = vm_entry.enter(cpu, lists)
+        if cpu.vmcs.has_msr_lists and isinstance(entry, Entered):
+            return msr_lists.at_exit(cpu, lists) or entry
+        return entry
 
     def vmm_steps(self) -> Record | None:
         """Perform the VMM steps that come next, and return the record of the last."""
@@ -86,9 +87,15 @@ class Boundary(ABC):
             vector = information & 0xFF
             self.cpu.trace.by("delivery.injection-is-not-delivery", "vector {:02X}H is injected", vector)
             yield from self._interrupt(vector)
-        yield from self.pass_boundary()
+        if not self.goes_on:
+            yield from self.pass_boundary()
 
     # Non-root operation
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next instruction comes at once."""
+        return events.due(self.cpu) is None and self.cpu.vmcs.guest_activity_state == Activity.ACTIVE
 
     def pass_boundary(self) -> Run:
         """Do all that comes before the next instruction."""

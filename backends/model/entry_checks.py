@@ -7,43 +7,17 @@ scenario has one violation at most; `violations` gives all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
-from backends.model.implementation import MODELLED, AllowedSettings, AllowedWords
+from backends.model import control_checks
+from backends.model.control_checks import Violation
 from backends.model.memory import NotModelled
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
-from backends.model.vmcs import ControlWords, active_controls
-from runner.vmx import (
-    CONTROL_WORDS,
-    Control,
-    EntryControls,
-    ExitControls,
-    PinBasedControls,
-    PrimaryControls,
-    SecondaryControls,
-    TertiaryControls,
-    name_of,
-)
-
-Violation = tuple[str, str]
-
-_RESERVED_RULES: dict[type[Control], str] = {
-    PinBasedControls: "entry.pin-based-reserved-bits",
-    PrimaryControls: "entry.primary-reserved-bits",
-    SecondaryControls: "entry.secondary-reserved-bits",
-    TertiaryControls: "entry.tertiary-reserved-bits",
-    ExitControls: "fields.vm-exit-and-vm-entry-controls",
-    EntryControls: "fields.vm-exit-and-vm-entry-controls",
-}
 
 
 def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
     """Yield every violation of the control fields' checks."""
-    yield from _reserved_bits(cpu.words, cpu.implementation.allowed)
-    if not cpu.active.use_tpr_shadow:
-        yield from _without_tpr_shadow(cpu)
-    yield from _combinations(cpu)
+    yield from control_checks.violations(cpu.words, cpu.implementation.allowed)
     yield from _addresses(cpu)
     if cpu.active.process_posted_interrupts:
         yield from _posted_interrupts(cpu)
@@ -51,77 +25,15 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
         yield from _ipi_virtualization(cpu)
     if cpu.active.use_tpr_shadow:
         yield from _tpr_threshold(cpu)
-    yield from _msr_areas(cpu)
+    if cpu.vmcs.has_msr_lists:
+        yield from _msr_areas(cpu)
 
 
 def refuse_unmodelled(cpu: LogicalProcessor) -> None:
     """Raise `NotModelled` for an active control whose effect the model does not know."""
-    names = _unmodelled(cpu.words, cpu.implementation.allowed)
+    names = control_checks.unmodelled(cpu.words, cpu.implementation.allowed)
     if names:
         raise NotModelled(f"the effect of {', '.join(names)}")
-
-
-@lru_cache
-def _unmodelled(words: ControlWords, allowed: AllowedWords) -> tuple[str, ...]:
-    return tuple(
-        name_of(control)
-        for kind, word, settings in _in_force(words, allowed)
-        for control in kind
-        if control & word & ~settings.required & ~MODELLED[kind]
-    )
-
-
-@lru_cache
-def _reserved_bits(words: ControlWords, allowed: AllowedWords) -> tuple[Violation, ...]:
-    found: list[Violation] = []
-    for kind, word, settings in _in_force(words, allowed):
-        if word & ~settings.permitted:
-            found.append((_RESERVED_RULES[kind], f"{kind.__name__} {word:X}H has bits that must be 0"))
-        if settings.required & ~word:
-            found.append((_RESERVED_RULES[kind], f"{kind.__name__} {word:X}H lacks bits that must be 1"))
-    return tuple(found)
-
-
-def _in_force(
-    words: ControlWords, allowed: AllowedWords
-) -> Iterator[tuple[type[Control], int, AllowedSettings]]:
-    """Yield the control words that act; rules entry.secondary- and entry.tertiary-reserved-bits."""
-    active = active_controls(words)
-    for kind, word, settings in zip(CONTROL_WORDS, words, allowed, strict=True):
-        if kind is SecondaryControls and not active.activate_secondary_controls:
-            continue
-        if kind is TertiaryControls and not active.activate_tertiary_controls:
-            continue
-        yield kind, word, settings
-
-
-def _without_tpr_shadow(cpu: LogicalProcessor) -> Iterator[Violation]:
-    active = cpu.active
-    if active.virtualize_x2apic_mode:
-        yield "entry.x2apic-needs-tpr-shadow", "virtualize x2APIC mode is 1 and use TPR shadow 0"
-    if active.apic_register_virtualization:
-        yield "entry.registers-need-tpr-shadow", "APIC-register virtualization is 1 and use TPR shadow 0"
-    if active.virtual_interrupt_delivery:
-        yield "entry.delivery-needs-tpr-shadow", "virtual-interrupt delivery is 1 and use TPR shadow 0"
-    if active.ipi_virtualization:
-        yield "entry.ipi-needs-tpr-shadow", "IPI virtualization is 1 and use TPR shadow 0"
-
-
-def _combinations(cpu: LogicalProcessor) -> Iterator[Violation]:
-    active = cpu.active
-    if active.virtualize_x2apic_mode and active.virtualize_apic_accesses:
-        yield (
-            "entry.x2apic-excludes-apic-accesses",
-            "virtualize x2APIC mode and virtualize APIC accesses are 1",
-        )
-    if active.virtual_interrupt_delivery and not active.external_interrupt_exiting:
-        rule = "entry.delivery-needs-external-interrupt-exiting"
-        yield rule, "virtual-interrupt delivery is 1 and external-interrupt exiting 0"
-    if active.process_posted_interrupts and not active.virtual_interrupt_delivery:
-        yield "entry.posted-needs-delivery", "process posted interrupts is 1 and virtual-interrupt delivery 0"
-    if active.process_posted_interrupts and not active.acknowledge_interrupt_on_exit:
-        rule = "entry.posted-needs-acknowledge-on-exit"
-        yield rule, "process posted interrupts is 1 and acknowledge interrupt on exit 0"
 
 
 def _addresses(cpu: LogicalProcessor) -> Iterator[Violation]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends.model.entry_checks import Violation
+from backends.model.control_checks import Violation
 from backends.model.state import LogicalProcessor
 from backends.model.vmcs import BLOCKED, SINGLE_STEP, VALID
 from runner.vmx import Activity, Blocking

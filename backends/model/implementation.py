@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ _SETTINGS: AllowedWords = (
     _allowed(EntryControls, 0x0000_11FB),
 )
 _STORAGE_MSRS = frozenset((0x174, 0x175, 0x176))
-_OTHER_MSRS = (*((msr, 0) for msr in sorted(_STORAGE_MSRS)), (0xC0000080, 0x500))
+_OTHER_MSRS: Mapping[int, int] = MappingProxyType({**dict.fromkeys(_STORAGE_MSRS, 0), 0xC0000080: 0x500})
 """IA32_SYSENTER_CS, ESP and EIP; IA32_EFER with LME and LMA."""
 
 _CAPABILITY_MSRS = (
@@ -81,7 +81,7 @@ class Implementation:
     blocking_repeats: bool = True
     external_interrupts_wait_for_blocking: bool = False
     equal_class_takes_tpr: bool = True
-    other_msrs: tuple[tuple[int, int], ...] = _OTHER_MSRS
+    other_msrs: Mapping[int, int] = field(default_factory=lambda: _OTHER_MSRS)
     storage_msrs: frozenset[int] = _STORAGE_MSRS
 
     def capabilities(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ What the registers do on RDMSR and WRMSR stands in `apic_registers`, IA32_APIC_B
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import MappingProxyType
 
 from backends.model.implementation import Implementation
@@ -25,7 +25,7 @@ FIXED, LOWEST_PRIORITY = 0b000, 0b001
 TO_DESTINATION, TO_SELF, TO_ALL = 0b00, 0b01, 0b10
 EVERYBODY = 0xFFFFFFFF
 
-RESET: Mapping[int, int] = MappingProxyType(
+RESET: MappingProxyType[int, int] = MappingProxyType(
     {
         **dict.fromkeys((TPR, ESR, ICR, INITIAL_COUNT, DCR, TSC_DEADLINE), 0),
         **dict.fromkeys(LVTS, MASKED),
@@ -34,7 +34,7 @@ RESET: Mapping[int, int] = MappingProxyType(
 )
 """SDM: *Local APIC State After Power-Up or Reset* (rule apic.state-after-reset)."""
 
-BASELINE: Mapping[int, int] = MappingProxyType({**RESET, SVR: 0xFF | ENABLED})
+BASELINE: MappingProxyType[int, int] = MappingProxyType({**RESET, SVR: 0xFF | ENABLED})
 """What the registers hold before each program: as after RESET, and software-enabled."""
 
 
@@ -67,13 +67,13 @@ class LocalApic:
         self.base = 0xFEE00000 | BSP * (identity == 0)
         self.implementation = implementation
         self.bus = bus
-        self.registers = dict(BASELINE)
+        self.registers = BASELINE.copy()
         self.irr = self.isr = self.tmr = self.errors = 0
         self.counting = False
 
     def reset(self) -> None:
         """Lose every register but the IDs."""
-        self.registers = dict(RESET)
+        self.registers = RESET.copy()
         self.irr = self.isr = self.tmr = self.errors = 0
         self.counting = False
 

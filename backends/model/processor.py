@@ -71,7 +71,8 @@ class Processor(Boundary):
         record.add(outcome)
         state = vmcs.guest_interruptibility_state
         vmcs.guest_interruptibility_state = state & ~BLOCKED | cpu.starts_blocking
-        yield from self.pass_boundary()
+        if not self.goes_on:
+            yield from self.pass_boundary()
 
     def _fault(self, record: Record, fault: Fault) -> Run:
         """Exit where the exception bitmap says so; else the guest's handler skips the instruction."""

@@ -58,7 +58,7 @@ class LogicalProcessor:
         self.active: ActiveControls = NOTHING_ACTIVE
         self.page: MemoryPage | None = None
         self.bitmap: MsrBitmap | None = None
-        self.msrs: Mapping[int, int] = dict(apic.implementation.other_msrs)
+        self.msrs: Mapping[int, int] = apic.implementation.other_msrs
         self.recognized = False
         self.cpl = 0
         self.starts_blocking = 0

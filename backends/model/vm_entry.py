@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backends.model import entry_checks, evaluation, guest_state_checks, msr_lists, ppr
-from backends.model.entry_checks import Violation
+from backends.model.control_checks import Violation
 from backends.model.memory import NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
@@ -80,7 +80,7 @@ def _late_failure(cpu: LogicalProcessor, lists: MsrLists) -> EntryFailure | None
     for rule, sentence in guest_state_checks.violations(cpu):
         by(rule, "{}", sentence)
         return EntryFailure(int(ExitReason.ENTRY_FAILURE_GUEST_STATE))
-    return msr_lists.load_at_entry(cpu, lists)
+    return msr_lists.load_at_entry(cpu, lists) if cpu.vmcs.has_msr_lists else None
 
 
 def _say_whose_page(cpu: LogicalProcessor) -> None:

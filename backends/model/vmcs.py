@@ -142,6 +142,13 @@ class Vmcs:
     def guest_interrupt_status(self, value: int) -> None:
         self.rvi, self.svi = value & 0xFF, value >> 8 & 0xFF
 
+    @property
+    def has_msr_lists(self) -> bool:
+        """Whether an MSR list has entries."""
+        return bool(
+            self.vm_entry_msr_load_count or self.vm_exit_msr_store_count or self.vm_exit_msr_load_count
+        )
+
     def control_words(self) -> ControlWords:
         """Return the control words in the order of `CONTROL_WORDS`."""
         return (
