@@ -27,6 +27,7 @@ from runner.program import (
     Rdmsr,
     ReadCr8,
     SetApicBase,
+    Setup,
     WriteCr8,
     Wrmsr,
 )
@@ -40,6 +41,8 @@ EVENT_EXIT, EVENT_ENTRY, EVENT_PHYSICAL, EVENT_PERFORMED, EVENT_END = 5, 6, 7, 8
 
 VALID = 0x80000000
 ENTRY_FAILED = 0x80000000
+LOWEST_INTERRUPT = 16
+"""Vectors below it are exceptions to the probe's handlers, which perform no steps for them."""
 LATE = -1
 """`Delivery.at` of an interrupt taken on the probe's own loads of operands."""
 
@@ -131,6 +134,16 @@ class Running:
     actions: tuple[Action, ...]
     steps: list[Collected]
     passed: int = 0
+
+    @classmethod
+    def of(cls, setup: Setup, vector: int, at: int, slot: int) -> Running:
+        """Return a vector's handler as it begins; *slot* is the first that belongs to a handler."""
+        for number, steps in setup.handlers:
+            if number == vector:
+                break
+            slot += len(steps)
+        actions = tuple(step.action for step in setup.handler(vector)) if vector >= LOWEST_INTERRUPT else ()
+        return cls(vector, at, slot, actions, [Collected() for _ in actions])
 
     def delivery(self) -> Delivery:
         """Freeze it."""

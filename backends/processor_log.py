@@ -51,7 +51,8 @@ class ProcessorLog:
     def results(self) -> Iterator[tuple[int, StepResult]]:
         """Yield each step's index in the program, and its result."""
         for slot, index in enumerate(self._indices):
-            yield index, self._steps[slot].result(passed=slot < self._passed)
+            passed = slot < self._passed and not is_vmm(self._actions[slot])
+            yield index, self._steps[slot].result(passed=passed)
 
     def read(self, log: bytes) -> None:
         """Read all events."""
@@ -101,18 +102,22 @@ class ProcessorLog:
         """Return the step of a slot: a main one, or one of the handler that runs."""
         if slot < len(self._steps):
             return self._steps[slot]
-        running = self._handlers[-1] if self._handlers else None
-        if running is None or slot - running.first_slot not in range(len(running.steps)):
-            raise BadRecordError(f"an event at slot {slot}, where no step is")
-        return running.steps[slot - running.first_slot]
+        index = self._in_handler(slot)
+        if index is not None:
+            return self._handlers[-1].steps[index]
+        raise BadRecordError(f"an event at slot {slot}, where no step is")
 
     def _action(self, slot: int | None) -> Action | None:
         """Return the action of a slot, if it has one."""
         if slot is None or slot < len(self._actions):
             return None if slot is None else self._actions[slot]
-        running = self._handlers[-1] if self._handlers else None
-        inside = running is not None and slot - running.first_slot in range(len(running.actions))
-        return running.actions[slot - running.first_slot] if running and inside else None
+        index = self._in_handler(slot)
+        return None if index is None else self._handlers[-1].actions[index]
+
+    def _in_handler(self, slot: int) -> int | None:
+        """Return which step of the handler that runs has a slot."""
+        index = slot - self._handlers[-1].first_slot if self._handlers else -1
+        return index if index >= 0 and index < len(self._handlers[-1].steps) else None
 
     def _pass(self, slot: int) -> None:
         """Note that everything before *slot* is behind the guest."""
@@ -130,8 +135,13 @@ class ProcessorLog:
             running = self._handlers[-1]
             index = slot - running.first_slot - (not inside)
             return running.steps[min(max(index, 0), len(running.steps) - 1)]
-        self._last = min(slot if inside else max(slot - 1, 0), len(self._steps) - 1)
+        self._last = slot if inside else self._slot_before(slot)
         return self._steps[self._last]
+
+    def _slot_before(self, slot: int) -> int:
+        """Return the last slot before *slot* that is behind the guest; a VMM step only if performed."""
+        done = (s for s in range(slot) if s in self._performed or not is_vmm(self._actions[s]))
+        return max(done, default=0)
 
     def _value(self, slot: int, rax: int, rdx: int) -> None:
         collected = self._at(slot)
@@ -146,10 +156,7 @@ class ProcessorLog:
 
     def _delivery(self, vector: int, at: int, slot: int) -> None:
         owner = self._owner(at, slot)
-        actions = tuple(step.action for step in self._setup.handler(vector)) if vector >= 16 else ()
-        running = Running(
-            vector, self._points_to(at, slot), self._slot_of(vector), actions, [Collected() for _ in actions]
-        )
+        running = Running.of(self._setup, vector, self._points_to(at, slot), len(self._steps))
         owner.handlers.append(running)
         owner.outcomes += self._pending
         self._pending = []
@@ -166,15 +173,6 @@ class ProcessorLog:
         while slot < len(self._actions) and is_vmm(self._actions[slot]):
             slot += 1
         return self._indices[slot] if slot < len(self._indices) else self._end
-
-    def _slot_of(self, vector: int) -> int:
-        """Return the slot of the first step of a vector's handler."""
-        slot = len(self._steps)
-        for number, steps in self._setup.handlers:
-            if number == vector:
-                break
-            slot += len(steps)
-        return slot
 
     def _failed_entry(self, how: VmfailInvalid | VmfailValid | EntryFailure) -> None:
         if self._entered:

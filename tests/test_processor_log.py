@@ -182,6 +182,13 @@ def test_the_guard_says_how_a_step_is_stuck(activity: int, stuck: Stuck) -> None
     assert [step.outcomes for step in found.steps] == [(stuck,), (Stuck.NOT_REACHED,)]
 
 
+def test_a_vmm_step_whose_exit_never_came_was_not_reached() -> None:
+    halted = seen(program(Plain.HLT, Inject(0x61), Plain.NOP), left(52, START | PREVIOUS, 2, activity=1))
+    went_on = seen(program(Plain.NOP, Inject(0x61), Plain.NOP), ended(3))
+    assert [step.outcomes for step in halted.steps] == [(Stuck.STAYS_HALTED,), *[(Stuck.NOT_REACHED,)] * 2]
+    assert [step.outcomes for step in went_on.steps] == [(Completed(),), (Stuck.NOT_REACHED,), (Completed(),)]
+
+
 def test_a_loop_that_does_not_return_is_the_step_it_is_in() -> None:
     found = seen(program(Plain.NOP, Plain.SPIN), left(52, INSIDE, 1))
     assert [step.outcomes for step in found.steps] == [(Completed(),), (Stuck.DID_NOT_RETURN,)]
