@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from runner.apic import QUIET_MSRS, REGISTERS_BY_MSR, register_name
+from runner.exit_mismatches import Mismatch
+from runner.expectation_words import word_expectation_words
 from runner.outcome import Final
 from runner.pages import page_key, untouched
 from runner.program import Program
 from runner.scenario import After, Expected, Keep, PidExpected, WordExpected, WordOneOf
-from runner.step_mismatches import Mismatch
 from runner.vmx import name_of
-from runner.words import blocking_words, hexadecimal, vectors_words, word_expectation_words
+from runner.words import blocking_words, hexadecimal, vectors_words
 
 OUTSTANDING, SUPPRESS = 1 << 0, 1 << 1
 """Bits 256 and 257 of a posted-interrupt descriptor, in its fifth 64-bit word."""

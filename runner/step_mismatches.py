@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from runner.exit_mismatches import Mismatch, exit_mismatches
+from runner.expectation_words import expectation_words, step_expectation_words
 from runner.outcome import (
     Completed,
     Delivery,
@@ -33,30 +35,8 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
-from runner.vmx import TRAP_LIKE, ExitReason, name_of
-from runner.words import (
-    blocking_words,
-    deliveries_words,
-    expectation_words,
-    hexadecimal,
-    outcome_words,
-    outcomes_words,
-    result_words,
-    step_expectation_words,
-)
-
-Mismatch = tuple[str, str, str]
-"""What is not as expected (empty: the outcome as a whole), the expectation, the observation."""
-
-VALID = 1 << 31
-"""The valid bit of VM-exit interruption information and IDT-vectoring information."""
-
-INSTRUCTION_LENGTHS: dict[int, int] = {
-    ExitReason.RDMSR: 2,
-    ExitReason.WRMSR: 2,
-    ExitReason.CONTROL_REGISTER_ACCESS: 4,
-}
-"""VM-exit instruction length where silence judges it: 0F 32, 0F 30, and MOV CR8 with its REX prefix."""
+from runner.vmx import TRAP_LIKE, ExitReason
+from runner.words import deliveries_words, hexadecimal, outcome_words, outcomes_words, result_words
 
 BETWEEN = (
     ExitReason.EXTERNAL_INTERRUPT,
@@ -126,7 +106,7 @@ def _outcome_mismatches(place: Place, expected: OutcomeExpected, result: StepRes
         rip = Rip.NEXT if completed or wanted.reason in TRAP_LIKE else Rip.SAME
         outcomes = outcomes[1:] if completed else outcomes
         if outcomes and isinstance(outcomes[0], VmExit) and outcomes[0].reason == wanted.reason:
-            yield from _exit_mismatches(wanted, rip, outcomes[0])
+            yield from exit_mismatches(wanted, rip, outcomes[0])
             yield from _surplus(wanted, outcomes[1:], completed=completed)
             return
     if len(outcomes) != 1 or not _is(wanted, outcomes[0]):
@@ -216,35 +196,6 @@ def _within(ranges: tuple[tuple[int, int, int, int], ...], observed: Outcome) ->
     return value is not None and all(
         least <= value >> low & (1 << (high - low + 1)) - 1 <= most for high, low, least, most in ranges
     )
-
-
-def _exit_mismatches(wanted: Exit, silent_rip: Rip, seen: VmExit) -> Iterator[Mismatch]:
-    """Judge the fields of an exit; omitted ones mean what the class of the exit gives them."""
-    if seen.qualification != wanted.qualification:
-        yield "exit qualification", hexadecimal(wanted.qualification), hexadecimal(seen.qualification)
-    rip = wanted.rip or silent_rip
-    if seen.rip is not rip:
-        yield "saved RIP", f"{rip.value} instruction", f"{seen.rip.value} instruction"
-    yield from _event_mismatch(
-        "VM-exit interruption information", wanted.interruption_information, seen.interruption_information
-    )
-    yield from _event_mismatch("IDT-vectoring information", wanted.idt_vectoring, seen.idt_vectoring)
-    length = wanted.instruction_length or INSTRUCTION_LENGTHS.get(wanted.reason)
-    if length is not None and seen.instruction_length != length:
-        yield "VM-exit instruction length", str(length), str(seen.instruction_length)
-    if wanted.blocking is not None and seen.blocking != wanted.blocking:
-        yield "interruptibility state", blocking_words(wanted.blocking), blocking_words(seen.blocking)
-    if wanted.activity is not None and seen.activity is not wanted.activity:
-        yield "activity state", name_of(wanted.activity), name_of(seen.activity)
-    if not seen.registers_kept and wanted.reason in INSTRUCTION_LENGTHS:
-        yield "RAX, RCX and RDX", "as before the instruction", "changed"
-
-
-def _event_mismatch(name: str, wanted: int | None, seen: int) -> Iterator[Mismatch]:
-    if wanted is None and seen & VALID:
-        yield name, "valid bit 0", hexadecimal(seen)
-    elif wanted is not None and seen != wanted:
-        yield name, hexadecimal(wanted), hexadecimal(seen)
 
 
 def _delivery_mismatches(place: Place, expected: StepExpected, result: StepResult) -> Iterator[Mismatch]:
