@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from runner.apic import SELF_IPI, Fill, VirtualApicPage
+from runner.differences import differences
 from runner.outcome import Completed, Delivery, Entered, Final, Observation, Rip, StepResult, VmExit
 from runner.program import Action, GuestState, Level, Program, Rdmsr, Setup, Step, Wrmsr
 from runner.scenario import After, Case, Delivers, Exit, Expected, Point, StepExpected, Value
@@ -96,3 +98,26 @@ DELIVERED_SEEN = seen(
     StepResult((Completed(0),)),
     final=Final(page=((0x3F0, 0x61),)),
 )
+
+
+def found(point: Point, observation: Observation) -> str:
+    """All differences, a line each."""
+    return "\n".join(
+        f"{each.where}: {each.expected} / {each.observed}"
+        for each in differences(point.program, point.expected, observation)
+    )
+
+
+def step(observation: Observation, index: int, **changed: Any) -> Observation:
+    """The observation with parts of one step's result replaced."""
+    steps = list(observation.steps)
+    steps[index] = replace(steps[index], **changed)
+    return replace(observation, steps=tuple(steps))
+
+
+def final(observation: Observation, **changed: Any) -> Observation:
+    return replace(observation, finals=(replace(observation.finals[0], **changed),))
+
+
+def rdmsr_exit(**changed: Any) -> VmExit:
+    return replace(VmExit(31, instruction_length=2), **changed)

@@ -1,0 +1,125 @@
+"""What a step may read: bits, alternatives, the page, the physical APIC."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import judged as j
+import pytest
+
+from runner.apic import STALE
+from runner.outcome import (
+    Completed,
+    Delivery,
+    Fault,
+    Final,
+    StepResult,
+)
+from runner.program import (
+    Page,
+    PageAddress,
+    Rdmsr,
+    WriteCr8,
+    Wrmsr,
+)
+from runner.scenario import (
+    After,
+    Bits,
+    Completes,
+    Delivers,
+    Exit,
+    OneOf,
+    Point,
+    Relative,
+    StepExpected,
+    Value,
+)
+from runner.vmx import Field
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"), [(0x50015, True), (0x50010, True), (0x5000F, False), (0x50016, False)]
+)
+def test_bits_are_judged_within_their_bounds(value: int, *, fits: bool) -> None:
+    point = j.point(j.program(Rdmsr(0x803)), StepExpected(Bits(((7, 0, 0x10, 0x15),))))
+    assert (j.found(point, j.seen(StepResult((Completed(value),)))) == "") is fits
+
+
+def test_any_value_will_do_where_only_completion_is_asked_for() -> None:
+    point = j.point(j.program(Rdmsr(0x803)), StepExpected(Completes()))
+    assert j.found(point, j.seen(StepResult((Completed(0x1234),)))) == ""
+    assert j.found(point, j.seen(StepResult((Completed(0x1234, upper_clear=False),))))
+    assert j.found(point, j.seen(StepResult((Fault(13),))))
+
+
+def test_one_of_takes_each_choice_and_nothing_else() -> None:
+    choices = OneOf(
+        (StepExpected(Value(1)), StepExpected(Exit(31)), StepExpected(delivers=(Delivers(0x51),))), "says so"
+    )
+    point = j.point(j.program(Rdmsr(0x803)), StepExpected(choices))
+    assert j.found(point, j.seen(StepResult((Completed(1),)))) == ""
+    assert j.found(point, j.seen(StepResult((j.rdmsr_exit(),)))) == ""
+    assert j.found(point, j.seen(StepResult((Completed(7),), (Delivery(0x51, 1),)))) == ""
+    assert "value 1H or VM exit rdmsr (31) or" in j.found(point, j.seen(StepResult((Completed(2),))))
+    assert j.found(point, j.seen(StepResult((j.rdmsr_exit(),), (Delivery(0x51, 1),))))
+
+
+def physical(value: Completed | Fault | None, outcome: Completed | Fault) -> str:
+    point = j.point(j.program(Rdmsr(0x803)), StepExpected(Relative.PHYSICAL))
+    return j.found(point, j.seen(StepResult((outcome,), physical=value)))
+
+
+def test_physical_is_what_root_operation_read() -> None:
+    assert physical(Completed(0x50014), Completed(0x50014)) == ""
+    assert physical(Fault(13, 0), Fault(13, 0)) == ""
+    assert "value 50014H (physical) / value 1H" in physical(Completed(0x50014), Completed(1))
+    assert "#GP(0) (physical) / value 1H" in physical(Fault(13, 0), Completed(1))
+    assert "not known here" in physical(None, Completed(1))
+
+
+def from_page(point: Point, *results: StepResult) -> str:
+    return j.found(point, j.seen(*results, final=Final(page=((0x80, 0x41), (0x84, 0x9)))))
+
+
+def test_from_page_is_what_was_last_written() -> None:
+    read = StepExpected(Relative.FROM_PAGE)
+    asked = j.program(Rdmsr(0x808), Wrmsr(0x808, 0x9_00000041), Rdmsr(0x808))
+    point = j.point(asked, read, StepExpected(), read, after=After(page=((0x80, 0x41), (0x84, 0x9))))
+    first = StepResult((Completed(j.PAGE.qword(0x80)),))
+    written = StepResult((Completed(),))
+    assert from_page(point, first, written, StepResult((Completed(0x9_00000041),))) == ""
+    assert "(from-page)" in from_page(point, first, written, first)
+    faulted = StepResult((Fault(13),))
+    assert "step 3" not in from_page(point, first, faulted, first)
+
+
+def test_from_page_follows_the_virtual_apic_address() -> None:
+    asked = j.program(Rdmsr(0x802))
+    own, stale, other = (
+        replace(asked.vcpus[0], fields=((Field.VIRTUAL_APIC_ADDRESS, address),))
+        for address in (PageAddress(Page.OWN), PageAddress(Page.STALE), PageAddress(Page.OF_VCPU, 1))
+    )
+    second = replace(asked.vcpus[0], page=replace(j.PAGE, words=((0x20, 0x77), (0x24, 0))))
+    values = {own: j.APICID_VALUE, stale: STALE << 32 | STALE, other: 0x77}
+    for setup, value in values.items():
+        point = j.point(replace(asked, vcpus=(setup, second)), StepExpected(Relative.FROM_PAGE))
+        assert j.found(point, j.seen(StepResult((Completed(value),)), vcpus=2)) == ""
+        assert j.found(point, j.seen(StepResult((Completed(value + 1),)), vcpus=2))
+
+
+def test_from_page_at_an_address_that_is_no_page_is_never_right() -> None:
+    fields = ((Field.VIRTUAL_APIC_ADDRESS, PageAddress(Page.OWN, add=8)),)
+    point = j.point(j.program(Rdmsr(0x802), fields=fields), StepExpected(Relative.FROM_PAGE))
+    assert "not known here" in j.found(point, j.READ_SEEN)
+
+
+def test_cr8_writes_the_tpr_of_the_page() -> None:
+    point = j.point(
+        j.program(WriteCr8(5), Rdmsr(0x808)),
+        StepExpected(),
+        StepExpected(Relative.FROM_PAGE),
+        after=After(page=((0x80, 0x50),)),
+    )
+    upper = j.PAGE.word(0x84) << 32
+    steps = (StepResult((Completed(),)), StepResult((Completed(upper | 0x50),)))
+    assert j.found(point, j.seen(*steps, final=Final(page=((0x80, 0x50),)))) == ""
