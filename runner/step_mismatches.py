@@ -61,6 +61,10 @@ class Place:
     in_handler: bool = False
 
 
+class NothingToCompareError(Exception):
+    """The observation has a value, and not the one that it is to be compared with."""
+
+
 def step_mismatches(place: Place, expected: StepExpected, result: StepResult) -> Iterator[Mismatch]:
     """Yield everything about one step that is not as expected."""
     if isinstance(expected.outcome, OneOf):
@@ -101,6 +105,8 @@ def before_first_entry(program: Program, index: int) -> bool:
 def _outcome_mismatches(place: Place, expected: OutcomeExpected, result: StepResult) -> Iterator[Mismatch]:
     wanted = _resolved(place, expected, result)
     outcomes = result.outcomes
+    if wanted is None and outcomes and isinstance(outcomes[0], Completed | Fault):
+        raise NothingToCompareError(f"nothing is known to compare the {expectation_words(expected)} with")
     if isinstance(wanted, Exit):
         completed = wanted.reason in BETWEEN and len(outcomes) > 1 and _completes(outcomes[0])
         rip = Rip.NEXT if completed or wanted.reason in TRAP_LIKE else Rip.SAME
@@ -147,34 +153,30 @@ def _completion(place: Place) -> Completes | Exit:
 
 
 def _relative(place: Place, relative: Relative, result: StepResult) -> Resolved:
+    """Find the value; at level guest ``physical`` is the APIC ID that CPUID leaf 0BH gives in EDX."""
     physical = result.physical
-    if relative is Relative.FROM_PAGE and isinstance(place.step.action, Rdmsr):
-        steps = place.index + place.in_handler
-        value = held(place.program, place.observation, steps, place.step.vcpu, place.step.action.msr)
-        return None if value is None else Completed(value)
-    if relative is Relative.PHYSICAL and isinstance(physical, Completed):
-        return Completed(physical.value)
-    if relative is Relative.OWN_APIC_ID or relative is Relative.LOGICAL_ID:
-        return _identity(relative, physical)
-    return physical
+    match relative:
+        case Relative.FROM_PAGE if isinstance(place.step.action, Rdmsr):
+            steps = place.index + place.in_handler
+            value = held(place.program, place.observation, steps, place.step.vcpu, place.step.action.msr)
+            return None if value is None else Completed(value)
+        case Relative.LOGICAL_ID if isinstance(physical, Completed) and physical.value is not None:
+            return Completed(_logical_id(physical.value))
+        case Relative.PHYSICAL | Relative.OWN_APIC_ID:
+            return physical
+        case _:
+            return None
 
 
-def _identity(relative: Relative, own: Completed | Fault | None) -> Resolved:
-    """Return the APIC ID of CPUID leaf 0BH, or its logical ID: cluster (ID[19:4]) and one bit of 16."""
-    if not isinstance(own, Completed) or own.value is None:
-        return None
-    identity = own.value & 0xFFFFFFFF
-    logical = (identity & 0xFFFF0) << 12 | 1 << (identity & 0xF)
-    return Completed(identity if relative is Relative.OWN_APIC_ID else logical)
+def _logical_id(identity: int) -> int:
+    """Return the logical ID of an APIC ID. SDM: *Deriving Logical x2APIC ID from the Local x2APIC ID*."""
+    return (identity & 0xFFFF0) << 12 | 1 << (identity & 0xF)
 
 
 def _resolved_words(expected: OutcomeExpected, wanted: Resolved) -> str:
-    words = expectation_words(expected)
-    if not isinstance(expected, Relative):
-        return words
-    if isinstance(wanted, Completed | Fault):
+    if isinstance(expected, Relative) and isinstance(wanted, Completed | Fault):
         return f"{outcome_words(wanted)} ({expected.value})"
-    return f"{words}, which is not known here"
+    return expectation_words(expected)
 
 
 def _is(wanted: Resolved, observed: Outcome) -> bool:

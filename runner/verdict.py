@@ -19,6 +19,7 @@ from runner.deviations import Deviation, excuse
 from runner.differences import Difference, differences, disagreements
 from runner.outcome import Answer, BackendBroken, Observation, Unsupported
 from runner.scenario import Case, Point
+from runner.step_mismatches import NothingToCompareError
 
 
 class Verdict(Enum):
@@ -129,7 +130,10 @@ class _Bench:
             return PointResult(point.id, Verdict.BROKEN, answer, wrong)
         if point.expected.from_model:
             return self._swept(point, answer, wanted)
-        found = differences(point.program, point.expected, answer)
+        try:
+            found = differences(point.program, point.expected, answer)
+        except NothingToCompareError as unknown:
+            return PointResult(point.id, Verdict.BROKEN, answer, str(unknown))
         return self._explained(point, answer, found) if found else _conforming(point)
 
     def _swept(self, point: Point, answer: Observation, wanted: Answer) -> PointResult:

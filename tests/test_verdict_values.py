@@ -16,6 +16,7 @@ from runner.outcome import (
     StepResult,
 )
 from runner.program import (
+    Level,
     Page,
     PageAddress,
     Rdmsr,
@@ -34,6 +35,8 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
+from runner.step_mismatches import NothingToCompareError
+from runner.verdict import Verdict, judge
 from runner.vmx import Field
 
 
@@ -74,7 +77,35 @@ def test_physical_is_what_root_operation_read() -> None:
     assert physical(Fault(13, 0), Fault(13, 0)) == ""
     assert "value 50014H (physical) / value 1H" in physical(Completed(0x50014), Completed(1))
     assert "#GP(0) (physical) / value 1H" in physical(Fault(13, 0), Completed(1))
-    assert "not known here" in physical(None, Completed(1))
+    with pytest.raises(NothingToCompareError):
+        physical(None, Completed(1))
+
+
+def test_a_value_with_nothing_to_compare_it_with_is_broken() -> None:
+    point = j.point(j.program(Rdmsr(0x803)), StepExpected(Relative.PHYSICAL))
+    result = judge(j.case(point), [j.seen(StepResult((Completed(1),)))], j.Catalogue())
+    assert result.verdict is Verdict.BROKEN
+    assert result.reason == "nothing is known to compare the value physical with"
+    exits = j.seen(StepResult((j.rdmsr_exit(),)))
+    assert judge(j.case(point), [exits], j.Catalogue()).verdict is Verdict.DOES_NOT_CONFORM
+
+
+@pytest.mark.parametrize(
+    ("relative", "identity", "value"),
+    [
+        (Relative.OWN_APIC_ID, 0x12345, 0x12345),
+        (Relative.LOGICAL_ID, 0x0, 0x1),
+        (Relative.LOGICAL_ID, 0x1F, 0x18000),
+        (Relative.LOGICAL_ID, 0x12345, 0x12340020),
+        (Relative.LOGICAL_ID, 0xFFF12345, 0x12340020),
+    ],
+)
+def test_a_processor_knows_its_own_ids(relative: Relative, identity: int, value: int) -> None:
+    asked = replace(j.program(Rdmsr(0x802)), level=Level.GUEST)
+    point = j.point(asked, StepExpected(relative))
+    for read, fits in ((value, True), (value + 1, False)):
+        seen = j.seen(StepResult((Completed(read),), physical=Completed(identity)))
+        assert (j.found(point, seen) == "") is fits
 
 
 def from_page(point: Point, *results: StepResult) -> str:
@@ -110,7 +141,8 @@ def test_from_page_follows_the_virtual_apic_address() -> None:
 def test_from_page_at_an_address_that_is_no_page_is_never_right() -> None:
     fields = ((Field.VIRTUAL_APIC_ADDRESS, PageAddress(Page.OWN, add=8)),)
     point = j.point(j.program(Rdmsr(0x802), fields=fields), StepExpected(Relative.FROM_PAGE))
-    assert "not known here" in j.found(point, j.READ_SEEN)
+    with pytest.raises(NothingToCompareError):
+        j.found(point, j.READ_SEEN)
 
 
 def test_cr8_writes_the_tpr_of_the_page() -> None:
