@@ -163,8 +163,15 @@ def test_the_stale_page_as_an_msr_bitmap() -> None:
     asked = program(stale, Rdmsr(0x800), Rdmsr(0x801), Rdmsr(0x803), Wrmsr(0x802, 0))
     (seen,) = Model().run([asked])
     assert isinstance(seen, Observation)
-    exits = [isinstance(step.outcomes[0], VmExit) for step in seen.steps]
-    assert exits == [bool(0x9C401C39 >> bit & 1) for bit in (0, 1, 3, 2)]
+    assert _exits(seen) == [bool(0x9C401C39 >> bit & 1) for bit in (0, 1, 3, 2)]
+    high = program(stale, Rdmsr(0xC0000200), Rdmsr(0xC0000201), Wrmsr(0xC0000202, 0), Wrmsr(0xC0000203, 0))
+    (seen,) = Model().run([high])
+    assert isinstance(seen, Observation)
+    assert _exits(seen) == [True, False, False, True]
+
+
+def _exits(seen: Observation) -> list[bool]:
+    return [isinstance(step.outcomes[0], VmExit) for step in seen.steps]
 
 
 def test_level_guest_is_unsupported_beyond_the_registers() -> None:

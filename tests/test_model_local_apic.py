@@ -183,6 +183,11 @@ def test_an_illegal_vector_is_an_error_and_no_interrupt(action: Action) -> None:
     assert 0x820 not in physical(action)
 
 
+def test_vector_16_is_legal() -> None:
+    assert native(Wrmsr(0x83F, 0x10), Wrmsr(0x828, 0), Rdmsr(0x828)) == Completed(0)
+    assert native(Wrmsr(0x83F, 0x10), Rdmsr(0x820)) == Completed(0x10000)
+
+
 def test_a_self_ipi_reaches_nobody_else() -> None:
     (seen,) = Model().run([Program(Level.VMX, (setup(NATIVE),) * 3, steps_of([Wrmsr(0x83F, 0x51)], 1))])
     assert isinstance(seen, Observation)
@@ -217,6 +222,8 @@ def test_the_timer_interrupts_a_guest_that_waits() -> None:
     assert deliveries(spinning)[2] == [(0xE1, 2)]
     masked = observe(setup(NATIVE, guest=OPEN), Wrmsr(0x838, 0x2000), Plain.SPIN, Rdmsr(0x839))
     assert (deliveries(masked)[1], masked.steps[2].outcomes) == ([], (Completed(0),))
+    disabled = observe(setup(NATIVE, guest=OPEN), *arm, SetApicBase(OFF), SetApicBase(X), Plain.SPIN)
+    assert deliveries(disabled)[4] == []
     stopped = observe(setup(NATIVE, guest=OPEN), *arm, Wrmsr(0x838, 0), Plain.SPIN)
     assert deliveries(stopped)[3] == []
 

@@ -56,6 +56,16 @@ def test_ppr_virtualization_looks_at_svi_not_at_visr() -> None:
     assert words_after(setup(DELIVERY, page=page(tpr=0x25, isr=[0x91])), Plain.NOP) == {VPPR: 0x25}
 
 
+def test_the_trace_says_which_is_higher() -> None:
+    for tpr, svi, rule in (
+        (0x57, 0x41, "ppr.vtpr-when-class-not-lower"),
+        (0x53, 0x5C, "ppr.equal-classes-take-vtpr"),
+        (0x27, 0x61, "ppr.svi-class-when-vtpr-lower"),
+    ):
+        named = rules(setup(DELIVERY, page=page(tpr=tpr), svi=svi), Plain.NOP)
+        assert {each for each in named if each.startswith("ppr.")} == {rule}
+
+
 # TPR virtualization and the threshold
 
 
@@ -215,6 +225,11 @@ def test_the_eoi_exit_bitmap_decides_by_the_retired_vector(vector: int) -> None:
     assert last(exits, Wrmsr(0x80B, 0)) == VmExit(45, vector, rip=Rip.NEXT)
     others = frozenset(range(256)) - {vector}
     assert last(in_service(vector, svi=vector, eoi_exit_bitmap=others), Wrmsr(0x80B, 0)) == DONE
+
+
+@pytest.mark.parametrize("vector", [0, 64, 128, 192])
+def test_an_empty_eoi_exit_bitmap_never_exits(vector: int) -> None:
+    assert last(in_service(vector, svi=vector), Wrmsr(0x80B, 0)) == DONE
 
 
 def test_the_eoi_exit_comes_after_the_updates_and_instead_of_the_evaluation() -> None:

@@ -135,6 +135,27 @@ def test_a_failed_entry_leaves_the_other_processors_alone() -> None:
     assert [step.outcomes for step in seen.steps] == [(Stuck.NOT_REACHED,), (DONE,)]
 
 
+def test_an_interrupt_that_comes_at_a_barrier_is_taken_there() -> None:
+    sender, receiver = setup("use-msr-bitmaps"), setup("use-msr-bitmaps", guest=OPEN)
+    ready = Barrier("ready")
+    seen = together(
+        (sender, receiver),
+        Step(Wrmsr(0x830, 0x51 | 1 << 32), 0),
+        Step(ready, 0),
+        Step(ready, 1),
+        Step(Plain.NOP, 1),
+    )
+    assert deliveries(seen)[2:] == [[(0x51, 2)], []]
+    late = together(
+        (receiver, receiver),
+        Step(ready, 0),
+        Step(Plain.NOP, 0),
+        Step(Wrmsr(0x830, 0x51), 1),
+        Step(ready, 1),
+    )
+    assert deliveries(late)[:2] == [[(0x51, 0)], []]
+
+
 # Posted interrupts
 
 
@@ -226,7 +247,10 @@ def test_a_vmm_posts_to_its_own_virtual_processor() -> None:
     silent = observe(
         posting(on=False), Plain.VMCALL, Post(0, frozenset([3]), None, by_guest=False), Plain.NOP
     )
-    assert silent.finals[0].pid[0] == 8
+    assert (silent.finals[0].pid[0], silent.finals[0].pid[4] & 1) == (8, 1)
+    quiet = Post(0, frozenset([3]), None, outstanding=False)
+    left = observe(posting(pir=(0xFF, 0x41), on=False), quiet)
+    assert left.finals[0].pid == (8, 2, 0, 1 << 63, NV << 16, 0, 0, 0)
 
 
 # IPI virtualization, where it ends in an exit

@@ -8,7 +8,7 @@ from modelled import DELIVERY, DONE, REGISTERS, TPR_ONLY, final, last, observe, 
 from runner.apic import ApicMode, Fill, tag
 from runner.outcome import GP0, Completed, Rip, VmExit
 from runner.program import GuestState, Rdmsr, Setup, Wrmsr
-from runner.vmx import Blocking
+from runner.vmx import Blocking, MsrBitmap
 
 PHYSICAL = "use-msr-bitmaps"
 TAGGED = page(fill=Fill.TAGGED, tpr=0x25)
@@ -70,10 +70,30 @@ def test_inactive_secondary_controls_leave_the_physical_apic() -> None:
     assert dict(final(one, Wrmsr(0x808, 0x30)).physical) == {0x808: 0x30}
 
 
-@pytest.mark.parametrize("msr", [0x7FF, 0x900])
+@pytest.mark.parametrize("msr", [0x7FF, 0x900, 0x1802, 0xC0000802])
 def test_the_range_ends_at_800h_and_8ffh(msr: int) -> None:
     assert read(REGISTERS, msr) == GP0
     assert last(setup(REGISTERS), Wrmsr(msr, 0)) == GP0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_root_operation_reads_stands_beside_each_rdmsr(mode: ApicMode) -> None:
+    x2apic = mode is ApicMode.X2APIC
+    apic_base = {ApicMode.X2APIC: 0xFEE00D00, ApicMode.XAPIC: 0xFEE00900, ApicMode.DISABLED: 0xFEE00100}[mode]
+    expected = {
+        0x803: Completed(0x01060015) if x2apic else GP0,
+        0x80E: GP0,
+        0x1B: Completed(apic_base),
+        0x6E0: Completed(0),
+        0x900: GP0,
+        0xC0000080: Completed(0x500),
+        0x2000: GP0,
+    }
+    seen = observe(setup(REGISTERS, page=TAGGED, apic_mode=mode), Wrmsr(0x808, 0x10), *map(Rdmsr, expected))
+    assert {step.physical for step in seen.steps[:1]} == {None}
+    assert [step.physical for step in seen.steps[1:]] == list(expected.values())
+    unknown = observe(setup(REGISTERS, msr_bitmap=MsrBitmap(reads=((0x10, 0x10),))), Rdmsr(0x10))
+    assert unknown.steps[0].physical is None
 
 
 def test_apic_base_and_tsc_deadline_are_the_processors() -> None:

@@ -149,7 +149,7 @@ def read(apic: LocalApic, msr: int) -> int:
     if stored is not None:
         return stored
     if 0x810 <= msr <= 0x827:
-        bits = (apic.isr, apic.tmr, apic.irr)[msr - 0x810 >> 3]
+        bits = (apic.isr, 0, apic.irr)[msr - 0x810 >> 3]  # TMR is 0
         return bits >> 32 * (msr & 7) & 0xFFFFFFFF
     if msr == APICID:
         return apic.identity

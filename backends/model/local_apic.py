@@ -39,10 +39,11 @@ BASELINE: MappingProxyType[int, int] = MappingProxyType({**RESET, SVR: 0xFF | EN
 
 
 class LocalApic:
-    """One local APIC. ``irr``, ``isr`` and ``tmr`` have a bit a vector; ``errors`` wait for a write of ESR.
+    """One local APIC, whose interrupts are all edge-triggered, so that TMR is 0.
 
-    ``registers`` are those that can be written, by MSR number. ``counting``: the timer's count has not
-    run out. Time passes where a virtual processor waits, and nowhere else; then every count runs out.
+    ``irr`` and ``isr`` have a bit a vector; ``errors`` wait for a write of ESR. ``registers`` are those
+    that can be written, by MSR number. ``counting``: the timer's count has not run out. Time passes where
+    a virtual processor waits, and nowhere else; then every count runs out.
     """
 
     __slots__ = (
@@ -56,7 +57,6 @@ class LocalApic:
         "isr",
         "mode",
         "registers",
-        "tmr",
     )
 
     def __init__(
@@ -68,13 +68,13 @@ class LocalApic:
         self.implementation = implementation
         self.bus = bus
         self.registers = BASELINE.copy()
-        self.irr = self.isr = self.tmr = self.errors = 0
+        self.irr = self.isr = self.errors = 0
         self.counting = False
 
     def reset(self) -> None:
         """Lose every register but the IDs."""
         self.registers = RESET.copy()
-        self.irr = self.isr = self.tmr = self.errors = 0
+        self.irr = self.isr = self.errors = 0
         self.counting = False
 
     @property
@@ -103,7 +103,6 @@ class LocalApic:
             self.errors |= RECEIVE_ILLEGAL_VECTOR
         elif self.takes_interrupts:
             self.irr |= 1 << vector
-            self.tmr &= ~(1 << vector)
 
     def pending(self) -> int | None:
         """Return the vector that the processor is asked to take, or ``None``."""

@@ -71,7 +71,7 @@ def _physical_changes(apic: LocalApic, processor: Processor) -> tuple[tuple[int,
     """Return what a program has changed in the physical APIC; a new mode hides the rest."""
     if apic.mode is not processor.setup.apic_mode:
         return ((IA32_APIC_BASE, apic_base.read(apic)),)
-    if not (apic.irr or apic.isr or apic.tmr) and apic.registers == BASELINE:
+    if not apic.irr and not apic.isr and apic.registers == BASELINE:
         return ()
     return apic_registers.changes(apic)
 

@@ -97,7 +97,6 @@ class Processor(Boundary):
         stream.inside = False
         stream.record.add(COMPLETED)
         stream.next += 1
-        yield from self.pass_boundary()
 
     def _wait_at(self, barrier: str) -> Run:
         cpu, barriers = self.cpu, self.barriers
