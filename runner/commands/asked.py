@@ -29,7 +29,7 @@ class _AppendStep(argparse.Action):
         parser: argparse.ArgumentParser,  # noqa: ARG002 -- argparse calls it so
         namespace: argparse.Namespace,
         values: Any,
-        option_string: str | None = None,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002 -- and so
     ) -> None:
         steps = getattr(namespace, self.dest)
         setattr(namespace, self.dest, [*steps, self.const.format(values)])
