@@ -59,8 +59,8 @@ def test_the_first_question(explain: Explain, line: tuple[str, ...]) -> None:
     status, text = explain(*line)
     assert status == 0
     for said in (
-        "RDMSR 802H gives the 8 bytes at offset 020H of the page "
-        "whose physical address is in VMCS field 2012H",
+        "RDMSR 802H gives the 8 bytes at offset 020H of the page whose",
+        "physical address is in VMCS field 2012H",
         "the processor never initializes it",
         "field 2012H must be set in each virtual processor's VMCS",
         "each virtual processor needs a page of its own",
