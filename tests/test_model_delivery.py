@@ -191,6 +191,11 @@ def test_if_0_holds_delivery_and_recognition_persists() -> None:
     assert deliveries(seen) == [[], [], [(0x61, 3)], []]
 
 
+def test_cli_holds_delivery() -> None:
+    seen = observe(setup(DELIVERY, guest=OPEN), CLI, Wrmsr(0x83F, 0x51), NOP)
+    assert deliveries(seen) == [[], [], []]
+
+
 def test_sti_holds_for_one_instruction_only_if_if_was_0() -> None:
     held = observe(setup(DELIVERY), CLI, Wrmsr(0x83F, 0x51), STI, NOP, NOP)
     assert deliveries(held) == [[], [], [], [(0x51, 4)], []]

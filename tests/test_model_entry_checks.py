@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import pytest
-from modelled import DELIVERY, DONE, MMIO, OPEN, POSTED, REGISTERS, TPR_ONLY, observe, page, program, setup
+from modelled import (
+    DELIVERY,
+    DONE,
+    MMIO,
+    OPEN,
+    POSTED,
+    REGISTERS,
+    TPR_ONLY,
+    answer,
+    observe,
+    page,
+    program,
+    setup,
+)
 
 from backends.model import Model
 from backends.model.implementation import Implementation
 from runner.apic import VPPR
 from runner.outcome import Entered, Entry, EntryFailure, Stuck, VmExit, VmfailValid
 from runner.program import (
+    Barrier,
     BeyondWidth,
     FieldValue,
     Flip,
     GuestState,
     Inject,
+    Level,
     MsrEntry,
     MsrLists,
     Number,
@@ -22,10 +37,13 @@ from runner.program import (
     PageAddress,
     Plain,
     PostedInterrupts,
+    Program,
     Setup,
+    Step,
     Vmm,
+    Wrmsr,
 )
-from runner.vmx import Activity, Blocking, ExitReason, Field
+from runner.vmx import Activity, Blocking, Field
 
 FAILS = VmfailValid(7)
 LATE = EntryFailure(33)
@@ -170,6 +188,11 @@ def test_bits_that_must_be_0_or_1_are_told_apart() -> None:
     assert "must be 1" in must_be_1[0][1]
 
 
+def test_inactive_secondary_controls_do_not_hide_other_words() -> None:
+    asked = program(with_field("use-msr-bitmaps", PIN, Flip(31)), Plain.NOP)
+    assert [rule for rule, _ in Model().violations(asked)] == ["entry.pin-based-reserved-bits"]
+
+
 def test_two_violations_are_counted_as_two() -> None:
     both = setup(f"{TPR_ONLY} virtualize-apic-accesses", tpr_threshold=0x10)
     assert len(Model().violations(program(both, Plain.NOP))) == 2
@@ -271,13 +294,23 @@ def test_a_re_entry_that_fails_belongs_to_the_vmm_step_before_it() -> None:
     assert seen.steps[2].outcomes == (Stuck.NOT_REACHED,)
 
 
-def test_a_re_entry_that_fails_without_a_vmm_step_belongs_to_the_step_that_exited() -> None:
+def test_a_last_vmm_step_is_followed_by_an_entry() -> None:
     misaligned = Vmm(fields=((ADDRESS, OFF_BY_8),))
-    seen = observe(setup(REGISTERS), Plain.VMCALL, misaligned)
-    assert seen.steps[1].outcomes == (DONE, FAILS)
-    first, second = observe(
-        setup(TPR_ONLY, page=page(tpr=0x50), tpr_threshold=3), Plain.VMCALL, Vmm(words=((0x80, 0x20),))
-    ).steps
-    assert isinstance(first.outcomes[0], VmExit)
-    assert first.outcomes[0].reason == ExitReason.VMCALL
-    assert second.outcomes == (DONE, FAILS)
+    assert observe(setup(REGISTERS), Plain.VMCALL, misaligned).steps[1].outcomes == (DONE, FAILS)
+
+
+def test_a_re_entry_that_fails_without_a_vmm_step_belongs_to_the_step_that_exited() -> None:
+    shared = ((ADDRESS, PageAddress(Page.OF_VCPU, 0)),)
+    first = setup(TPR_ONLY, page=page(tpr=0x50), tpr_threshold=3)
+    second = setup(TPR_ONLY, fields=shared)
+    lowered = Barrier("lowered")
+    steps = (
+        Step(lowered, 0),
+        Step(Plain.VMCALL, 0),
+        Step(Plain.NOP, 0),
+        Step(Wrmsr(0x808, 0x20), 1),
+        Step(lowered, 1),
+    )
+    seen = answer(Program(Level.VMX, (first, second), steps))
+    assert seen.steps[1].outcomes == (VmExit(18, instruction_length=3), FAILS)
+    assert seen.steps[2].outcomes == (Stuck.NOT_REACHED,)

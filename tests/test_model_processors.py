@@ -14,6 +14,7 @@ from modelled import (
     deliveries,
     observe,
     page,
+    rules,
     setup,
     steps_of,
 )
@@ -264,6 +265,20 @@ def test_an_icr_value_that_cannot_be_virtualized_exits_after_the_store(command: 
     assert seen.steps[0].outcomes == (VmExit(56, 0x300, rip=Rip.NEXT),)
     stored = {0x300: command & 0xFFFFFFFF, 0x304: command >> 32}
     assert dict(seen.finals[0].page) == {offset: word for offset, word in stored.items() if word}
+
+
+@pytest.mark.parametrize(
+    ("command", "rule"),
+    [
+        (0x1031, "ipi.bit-12-exits"),
+        (0x40031, "ipi.suitable-icr-values"),
+        (0x05, "ipi.vector-below-16-exits"),
+        (0x31 | 1 << 32, "ipi.target-above-last-index-exits"),
+    ],
+)
+def test_the_trace_says_why_an_ipi_is_not_virtualized(command: int, rule: str) -> None:
+    named = rules(setup(IPI, posted=PostedInterrupts(NV)), Wrmsr(0x830, command))
+    assert {each for each in named if each.startswith("ipi.")} == {"ipi.icr-write-virtualized", rule}
 
 
 @pytest.mark.parametrize("bit", [13, 16, 17, *range(20, 32)])

@@ -168,8 +168,6 @@ def load(apic: LocalApic, offset: int) -> int:
     if apic.mode is not ApicMode.XAPIC:
         return 0xFFFFFFFF
     register = REGISTERS_BY_MSR.get(FIRST_MSR + (offset >> 4))
-    if offset >> 4 == ICR - FIRST_MSR + 1:
-        return apic.registers[ICR] >> 32
     if offset & 0xF or register is None or not register.readable:
         return 0
     value = read(apic, register.msr)
