@@ -25,7 +25,7 @@ DESCRIPTOR = ("PIR", "ON and SN")
 
 def final_mismatches(program: Program, expected: Expected, vcpu: int, final: Final) -> Iterator[Mismatch]:
     """Yield everything about one virtual processor's final state that is not as expected."""
-    after = expected.after[vcpu] if vcpu < len(expected.after) else After()
+    after = expected.after[vcpu]
     silent = untouched(program, expected, vcpu)
     yield from _page_mismatches(program, vcpu, dict(silent.words), after, final)
     for name, wanted, seen in (

@@ -99,6 +99,7 @@ def descriptor(pir: int = 0, control: int = 0, rest: int = 0) -> Final:
     [
         (descriptor(1 << 0x21, 0x00F2_0001), ""),
         (descriptor(0, 1), "PIR of the posted-interrupt descriptor: 21H / none"),
+        (descriptor(), "PIR of the posted-interrupt descriptor: 21H / none"),
         (descriptor(1 << 0x21, 0), "ON of the posted-interrupt descriptor: 1 / 0"),
         (descriptor(1 << 0x21, 3), "SN of the posted-interrupt descriptor: 0 / 1"),
         (descriptor(1 << 0x21, 1, 5), "bits 511:320"),
@@ -110,6 +111,13 @@ def test_a_descriptor_that_nothing_names_is_as_set_up(seen: Final, said: str) ->
     text = j.found(point, j.seen(StepResult((Completed(),)), final=seen))
     assert said in text
     assert bool(said) is bool(text)
+
+
+def test_a_descriptor_that_is_named_and_not_there() -> None:
+    point = j.point(j.program(Plain.NOP), StepExpected(), after=After(pid=PidExpected(outstanding=True)))
+    nop = StepResult((Completed(),))
+    assert j.found(point, j.seen(nop, final=descriptor(0, 1))) == ""
+    assert "ON of the posted-interrupt descriptor: 1 / 0" in j.found(point, j.seen(nop))
 
 
 def test_a_descriptor_that_is_named() -> None:
