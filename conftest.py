@@ -22,7 +22,7 @@ from reports.ledger import Ledger, announces_in_vain, packed
 from reports.table import table
 from runner import catalogue, loading, subject_file
 from runner.batch import Bench
-from runner.problems import MalformedError
+from runner.problems import MalformedError, Problem
 from runner.scenario import Case, Scenario
 from runner.subject_file import SubjectFile
 from runner.verdict import CaseResult, Verdict
@@ -86,10 +86,18 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         run = config.stash[RUN] = Run(config)
         if not hasattr(config, "workerinput"):
+            _refuse_strays()
             run.scenarios = dict(zip(run.files, loading.load_all(run.files), strict=True))
             config.pluginmanager.register(Recorder(run))
     except MalformedError as wrong:
         pytest.exit(str(wrong), returncode=WRONG_FILES)
+
+
+def _refuse_strays() -> None:
+    """Refuse files that nobody would collect, lest a misplaced scenario seem to pass."""
+    strays = loading.stray_files([loading.SPECS])
+    if strays:
+        raise MalformedError(Problem(str(path), 1, 1, "no scenario file stands here") for path in strays)
 
 
 def _asks_for_scenarios(config: pytest.Config) -> bool:

@@ -67,6 +67,13 @@ def test_an_unknown_subject_names_the_known_ones(project: copied.Project) -> Non
     assert "no subject `modle`; did you mean 'model'?" in ran.text
 
 
+def test_a_misplaced_scenario_is_refused(project: copied.Project) -> None:
+    project.write("specs/vmx/misplaced.yaml", "title: Nobody collects this\n")
+    ran = project.pytest("specs", "--backend", "model")
+    assert ran.status == 2
+    assert "specs/vmx/misplaced.yaml:1:1: no scenario file stands here" in ran.text
+
+
 def test_a_subject_may_be_any_file(project: copied.Project) -> None:
     project.write("mine/own.yaml", "says: Mine\nkind: machine\nstart: {model: right}\n")
     ran = project.pytest("specs", "--backend", "mine/own.yaml")
