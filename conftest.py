@@ -157,7 +157,8 @@ class ScenarioItem(pytest.Item):
         allure.describe(self.scenario, self.case, name, run.rules)
         result = self.parent.result(self)
         allure.show(result)
-        judged = Judged(self.scenario, self.case, name, result)
+        file = "" if self.subject.is_shipped else str(self.subject.path)
+        judged = Judged(self.scenario, self.case, name, result, file)
         self.user_properties.append((RECORD, packed(judged, run.identities.pop(name, {}))))
         match result.verdict:
             case Verdict.CONFORMS:

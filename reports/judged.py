@@ -10,12 +10,16 @@ from runner.verdict import CaseResult
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A case of a scenario, the name of a subject, and the result."""
+    """A case of a scenario, the name of a subject, and the result.
+
+    ``file`` is that of a subject which does not come with the suite.
+    """
 
     scenario: Scenario
     case: Case
     subject: str
     result: CaseResult
+    file: str = ""
 
     @property
     def id(self) -> str:
@@ -25,7 +29,7 @@ class Judged:
     @property
     def command(self) -> str:
         """The command that runs just this case on this subject."""
-        return f"pytest '{self.id}[{self.subject}]' --backend {self.subject}"
+        return f"pytest '{self.id}[{self.subject}]' --backend {self.file or self.subject}"
 
 
 def tally(judged: Judged) -> str:

@@ -47,6 +47,11 @@ class SubjectFile:
     start: Mapping[str, Any]
     deviations: tuple[Deviation, ...]
 
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the subject comes with the suite, and can be asked for by its name."""
+        return self.path.parent == SHIPPED
+
     def deviations_of(self, version: str) -> tuple[Deviation, ...]:
         """Return the entries that speak of this version of the subject."""
         numbers = re.search(r"\d+(\.\d+)*", version)

@@ -75,10 +75,11 @@ def test_a_misplaced_scenario_is_refused(project: copied.Project) -> None:
 
 
 def test_a_subject_may_be_any_file(project: copied.Project) -> None:
-    project.write("mine/own.yaml", "says: Mine\nkind: machine\nstart: {model: right}\n")
+    project.write("mine/own.yaml", "says: Mine\nkind: machine\nstart: {model: reads-zero}\n")
     ran = project.pytest("specs", "--backend", "mine/own.yaml")
-    assert ran.status == 0
-    assert ran.verdicts("own") == {"conforms": 2}
+    assert ran.verdicts("own") == {"does not conform": 2}
+    again = "run again: pytest 'specs/vmx/first/asked.yaml::two[own]' --backend mine/own.yaml"
+    assert again in ran.text
 
 
 def test_scenarios_elsewhere_and_other_tests_are_none_of_ours(project: copied.Project) -> None:
