@@ -172,3 +172,11 @@ def test_entries_that_no_case_shows_any_more() -> None:
     assert unshown([FOUR_BYTES], cases, everything, ["b:1"]) == ()
     assert unshown([FOUR_BYTES], cases, ["f::a", "f::c"], []) == (), "not all of its cases ran"
     assert unshown([FOUR_BYTES], {"f::c": cases["f::c"]}, ["f::c"], []) == ()
+
+
+def test_instead_of_an_exit_with_another_reason() -> None:
+    point = j.point(j.program(Wrmsr(0x80B, 0)), StepExpected(Exit(45, 0x51)))
+    instead = Instead(exit=(("reason", 56),))
+    for qualification, fits in ((0, True), (0x51, False)):
+        seen = j.seen(StepResult((VmExit(56, qualification, Rip.NEXT),)))
+        assert excused(point, seen, instead) is fits
