@@ -27,7 +27,8 @@ def final_mismatches(program: Program, expected: Expected, vcpu: int, final: Fin
     """Yield everything about one virtual processor's final state that is not as expected."""
     after = expected.after[vcpu]
     silent = untouched(program, expected, vcpu)
-    yield from _page_mismatches(program, vcpu, dict(silent.words), after, final)
+    if after.page or silent.words != final.page:
+        yield from _page_mismatches(program, vcpu, dict(silent.words), after, final)
     for name, wanted, seen in (
         ("RVI", silent.rvi if after.rvi is None else after.rvi, final.rvi),
         ("SVI", silent.svi if after.svi is None else after.svi, final.svi),
@@ -72,8 +73,6 @@ def _page_mismatches(
     program: Program, vcpu: int, silent: Mapping[int, int], after: After, final: Final
 ) -> Iterator[Mismatch]:
     """Compare the own page word by word; of a page that another virtual processor uses, the named ones."""
-    if not after.page and not silent and not final.page:
-        return
     page = program.vcpus[vcpu].page
     seen, named = dict(final.page), dict(after.page)
     shared = _used_by_another(program, vcpu)
