@@ -410,6 +410,11 @@ def test_spin_waits_for_an_interrupt_or_ends() -> None:
     assert isinstance(last(setup(DELIVERY), Plain.SPIN, Rdmsr(0x808)), Completed)
 
 
+def test_spin_is_more_than_one_instruction() -> None:
+    seen = observe(pending(guest=GuestState()), STI, Plain.SPIN, NOP)
+    assert deliveries(seen) == [[], [(0x61, 1)], []]
+
+
 def test_a_handlers_exit_is_its_own() -> None:
     handlers = ((0x61, EOI_HANDLER),)
     one = pending(
