@@ -38,11 +38,7 @@ def enumeration(_: Compiler, schema: Any) -> Check:
     values = frozenset((type(value), value) for value in schema["enum"])
 
     def check(node: Node, findings: Findings) -> None:
-        if isinstance(node, Scalar) and (type(node.value), node.value) in values:
-            return
-        meanings = findings.meanings(node.text) if isinstance(node, Scalar) else ()
-        findings.first_misfit(check, meanings)
-        if not meanings:
+        if not isinstance(node, Scalar) or (type(node.value), node.value) not in values:
             findings.add(node.mark, wanted(node, schema))
 
     return check

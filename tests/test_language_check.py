@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -176,13 +177,16 @@ def test_the_cache_gives_the_same(specs: Path, tmp_path: Path) -> None:
     first = load(path)
     [kept] = (tmp_path / ".cache").iterdir()
     assert load(path) == first
-    for damage in (b"", b"\x80", kept.read_bytes()[:-9], b"cos\nsystem\n."):
+    whole = kept.read_bytes()
+    for damage in (b"", b"\x80", whole[:-9], whole[:32] + pickle.dumps("no scenario"), whole[:32] + b"\x80"):
         kept.write_bytes(damage)
         assert load(path) == first
         assert kept.read_bytes() != damage
     path.write_text(path.read_text().replace("256", "all 256"))
     assert load(path) != first
     assert list((tmp_path / ".cache").iterdir()) == [kept]
+    load(specs / "vmx" / "rdmsr" / "own-page.yaml")
+    assert len(list((tmp_path / ".cache").iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
