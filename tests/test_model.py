@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,18 @@ def test_one_answer_a_program_and_no_memory_of_the_one_before() -> None:
     other = program(setup("use-msr-bitmaps"), Wrmsr(0x808, 0x50))
     alone = [answer for one in (asked, other, asked) for answer in Model().run([one])]
     assert list(Model().run([asked, other, asked])) == alone
+
+
+def test_nothing_is_left_to_the_garbage_collector() -> None:
+    asked = program(setup(DELIVERY, guest=OPEN, rvi=0x61), Plain.NOP, Plain.VMCALL, Plain.HLT)
+    native = Program(Level.GUEST, (Setup(), Setup()), (Step(Rdmsr(0x802)),))
+    gc.collect()
+    gc.disable()
+    try:
+        answers = list(Model().run([asked, native] * 10))
+        assert (len(answers), gc.collect()) == (20, 0)
+    finally:
+        gc.enable()
 
 
 def test_the_stale_request_state_is_what_it_says() -> None:

@@ -46,11 +46,13 @@ class Machine:
             stream = processor.program
             for index, record in zip(stream.indices, stream.records, strict=True):
                 results[index] = record.result()
-        return Observation(
+        observation = Observation(
             tuple(processor.entry for processor in self.processors),
             tuple(results),
             tuple(_final(processor) for processor in self.processors),
         )
+        self.bus.clear()  # no cycle is left to the garbage collector
+        return observation
 
 
 def _final(processor: Processor) -> Final:

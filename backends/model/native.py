@@ -26,8 +26,9 @@ def run(program: Program, implementation: Implementation, trace: Trace) -> Obser
         if step.cpl:
             raise NotModelled("CPL 3 at level guest")
         results.append(StepResult((_perform(bus[step.vcpu], step.action, trace),)))
-    entered = tuple(Entered() for _ in bus)
-    return Observation(entered, tuple(results), tuple(Final() for _ in bus))
+    entered, finals = tuple(Entered() for _ in bus), tuple(Final() for _ in bus)
+    bus.clear()  # no cycle is left to the garbage collector
+    return Observation(entered, tuple(results), finals)
 
 
 def _perform(apic: LocalApic, action: Action, trace: Trace) -> Completed | Fault:

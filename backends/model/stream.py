@@ -79,5 +79,6 @@ class Stream:
         return self.end if self.at_end else self.indices[self.next]
 
     def results(self) -> tuple[StepResult, ...]:
-        """Freeze all records."""
+        """Freeze all records; a handler then forgets where it was delivered, which leaves no cycle."""
+        self.interrupted = None
         return tuple(record.result() for record in self.records)
