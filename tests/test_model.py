@@ -175,11 +175,12 @@ def _exits(seen: Observation) -> list[bool]:
     return [isinstance(step.outcomes[0], VmExit) for step in seen.steps]
 
 
-def test_level_guest_is_unsupported_beyond_the_registers() -> None:
+def test_level_guest_is_unsupported_beyond_the_local_apic() -> None:
     for one, step in (
-        (Setup(guest=OPEN), Step(Plain.NOP)),
-        (Setup(), Step(Plain.HLT)),
-        (Setup(), Step(Rdmsr(0x802), cpl=3)),
+        (Setup(guest=GuestState(trap_flag=True)), Step(Plain.NOP)),
+        (Setup(), Step(Plain.VMCALL)),
+        (Setup(), Step(Rdmsr(0x10))),
+        (Setup(), Step(Wrmsr(0x10, 0))),
     ):
         (seen,) = Model().run([Program(Level.GUEST, (one,), (step,))])
         assert isinstance(seen, Unsupported)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backends import Identity
-from backends.model import native, vm_entry
+from backends.model import vm_entry
 from backends.model.control_checks import Violation
 from backends.model.implementation import Implementation
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled
 from backends.model.trace import SILENT, Reason, Trace
-from runner.outcome import Answer, Observation, Unsupported
-from runner.program import Level, Program
+from runner.outcome import Answer, Unsupported
+from runner.program import Program
 
 
 class Model:
@@ -46,11 +46,6 @@ class Model:
 
     def _answer(self, program: Program, trace: Trace) -> Answer:
         try:
-            return self._observe(program, trace)
+            return Machine(program, self.implementation, trace).run()
         except NotModelled as construct:
             return Unsupported(f"the model does not know {construct}")
-
-    def _observe(self, program: Program, trace: Trace) -> Observation:
-        if program.level is Level.GUEST:
-            return native.run(program, self.implementation, trace)
-        return Machine(program, self.implementation, trace).run()

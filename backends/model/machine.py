@@ -7,13 +7,14 @@ from backends.model.apic_base import IA32_APIC_BASE
 from backends.model.implementation import Implementation
 from backends.model.local_apic import BASELINE, LocalApic
 from backends.model.memory import Memory, MemoryPage, PostedInterruptDescriptor, structures_of
+from backends.model.native import NativeProcessor
 from backends.model.processor import Processor
 from backends.model.state import LogicalProcessor
 from backends.model.trace import Trace
 from backends.model.vmcs import vmcs_of
 from backends.model.waiting import Barriers, Run, Wait, Waiting
 from runner.outcome import Final, Observation, StepResult
-from runner.program import Program
+from runner.program import Level, Program
 
 _NO_DESCRIPTOR = (0,) * 8
 NOTHING = StepResult(())
@@ -24,6 +25,7 @@ class Machine:
 
     def __init__(self, program: Program, implementation: Implementation, trace: Trace) -> None:
         barriers, memory = Barriers(program), Memory()
+        kind = NativeProcessor if program.level is Level.GUEST else Processor
         self.program = program
         self.bus: list[LocalApic] = []
         self.processors: list[Processor] = []
@@ -36,7 +38,7 @@ class Machine:
             vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
             self.bus.append(LocalApic(index, setup.apic_mode, implementation, self.bus))
             cpu = LogicalProcessor(index, vmcs, self.bus[index], memory, trace)
-            self.processors.append(Processor(cpu, program, barriers))
+            self.processors.append(kind(cpu, program, barriers))
 
     def run(self) -> Observation:
         """Run the program to its end on every virtual processor."""
@@ -56,6 +58,9 @@ class Machine:
 
 
 def _final(processor: Processor) -> Final:
+    if isinstance(processor, NativeProcessor):
+        registers = processor.at_reset or _physical_changes(processor.cpu.apic, processor)
+        return Final(physical=registers)
     cpu, own = processor.cpu, structures_of(processor.cpu.index)
     descriptor = cpu.memory.descriptors.get(own.descriptor)
     return Final(

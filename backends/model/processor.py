@@ -9,7 +9,7 @@ from backends.model.stream import COMPLETED, Record, Stream
 from backends.model.vmcs import BLOCKED, SINGLE_STEP
 from backends.model.waiting import Barriers, Ended, Run, Wait, Waiting
 from runner.outcome import Entered, Entry, Fault, Rip, Stuck, VmExit
-from runner.program import Barrier, Plain, Program, Rdmsr, Step, is_vmm
+from runner.program import Action, Barrier, Plain, Program, Rdmsr, Step, is_vmm
 from runner.vmx import Blocking
 
 
@@ -59,7 +59,7 @@ class Processor(Boundary):
         record, single_step = stream.record, vmcs.trap_flag
         cpu.cpl = step.cpl or (vmcs.cpl if stream is self.program else 0)
         cpu.starts_blocking = 0
-        outcome = instructions.perform(cpu, step.action)
+        outcome = self.execute(step.action)
         stream.next += 1
         if isinstance(outcome, VmExit):
             yield from self.exit(record, outcome)
@@ -73,6 +73,10 @@ class Processor(Boundary):
         vmcs.guest_interruptibility_state = state & ~BLOCKED | cpu.starts_blocking
         if not self.goes_on:
             yield from self.pass_boundary()
+
+    def execute(self, action: Action) -> instructions.Result:
+        """Execute one instruction."""
+        return instructions.perform(self.cpu, action)
 
     def _fault(self, record: Record, fault: Fault) -> Run:
         """Exit where the exception bitmap says so; else the guest's handler skips the instruction."""
