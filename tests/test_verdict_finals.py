@@ -14,6 +14,7 @@ from runner.outcome import (
     Observation,
     StepResult,
     VmExit,
+    VmfailValid,
 )
 from runner.program import (
     Level,
@@ -176,3 +177,21 @@ def test_activity_and_blocking_are_judged_where_named(named: Any, seen: Any) -> 
     assert j.found(silent, j.seen(nop, final=Final(**named))) == ""
     assert j.found(point, j.seen(nop, final=Final(**named))) == ""
     assert "state" in j.found(point, j.seen(nop, final=Final(**seen)))
+
+
+def test_ppr_virtualization_is_that_of_each_vm_entry() -> None:
+    page = replace(j.PAGE, words=((0x80, 0x34), (0xA0, 0)))
+    off = Vmm(words=((0x80, 0x60),), controls=j.controls(j.REGISTERS))
+    actions = (Plain.NOP, Plain.VMCALL, off, Plain.NOP)
+    point = j.point(j.program(*actions, names=j.DELIVERY, page=page), *[StepExpected()] * 4)
+    done = StepResult((Completed(),))
+    steps = (done, StepResult((VmExit(18),)), done, done)
+    assert j.found(point, j.seen(*steps, final=Final(page=((0x80, 0x60), (0xA0, 0x34))))) == ""
+
+
+def test_what_the_vmm_wrote_before_an_entry_that_fails_stays() -> None:
+    asked = j.program(Vmm(words=((0x300, 5),)), names=j.DELIVERY)
+    point = j.point(asked, StepExpected(), entry=VmfailValid(7))
+    failed = replace(j.seen(StepResult((Completed(),))), entries=(VmfailValid(7),))
+    assert j.found(point, j.final(failed, page=((0x300, 5),))) == ""
+    assert "300H" in j.found(point, failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import judged as j
 import pytest
@@ -13,7 +14,10 @@ from runner.outcome import (
     Delivery,
     Fault,
     Final,
+    Rip,
     StepResult,
+    Stuck,
+    VmExit,
 )
 from runner.program import (
     Level,
@@ -155,3 +159,37 @@ def test_cr8_writes_the_tpr_of_the_page() -> None:
     upper = j.PAGE.word(0x84) << 32
     steps = (StepResult((Completed(),)), StepResult((Completed(upper | 0x50),)))
     assert j.found(point, j.seen(*steps, final=Final(page=((0x80, 0x50),)))) == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stored"),
+    [
+        (Completed(), True),
+        (VmExit(43, rip=Rip.NEXT), True),
+        (VmExit(32, instruction_length=2), False),
+        (Fault(13), False),
+        (Stuck.DID_NOT_RETURN, False),
+    ],
+)
+def test_a_trap_like_exit_comes_after_the_write(outcome: Any, *, stored: bool) -> None:
+    steps = (StepExpected(), StepExpected(Relative.FROM_PAGE))
+    point = j.point(j.program(Wrmsr(0x808, 0x41), Rdmsr(0x808)), *steps)
+    value = 0x41 if stored else j.PAGE.qword(0x80)
+    seen = j.seen(StepResult((outcome,)), StepResult((Completed(value),)))
+    assert "step 2" not in j.found(point, seen)
+
+
+@pytest.mark.parametrize(("names", "stored"), [(j.DELIVERY, True), (j.REGISTERS, False)])
+def test_a_write_that_is_not_virtualized_leaves_the_page_alone(names: Any, *, stored: bool) -> None:
+    steps = (StepExpected(), StepExpected(Relative.FROM_PAGE))
+    point = j.point(j.program(Wrmsr(0x83F, 0x41), Rdmsr(0x83F), names=names), *steps)
+    value = 0x41 if stored else j.PAGE.qword(0x3F0)
+    seen = j.seen(StepResult((Completed(),)), StepResult((Completed(value),)))
+    assert "step 2" not in j.found(point, seen)
+
+
+def test_the_entry_s_ppr_virtualization_is_in_the_page() -> None:
+    page = replace(j.PAGE, words=((0x80, 0x34), (0xA0, 0), (0xA4, 0)))
+    asked = j.program(Rdmsr(0x80A), names=j.DELIVERY, page=page)
+    point = j.point(asked, StepExpected(Relative.FROM_PAGE))
+    assert "step 1" not in j.found(point, j.seen(StepResult((Completed(0x34),))))
