@@ -26,12 +26,8 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
         yield from _injection(cpu)
     if vmcs.guest_activity_state:
         yield from _activity(cpu)
-    if blocking & _RESERVED_BLOCKING:
-        yield _RULE, f"the interruptibility state {blocking:X}H has bits that must be 0"
-    if blocking & BLOCKED == BLOCKED:
-        yield _RULE, "the guest is blocked both by STI and by MOV SS"
-    if blocking & Blocking.STI and not vmcs.interrupt_flag:
-        yield _RULE, "the guest is blocked by STI and RFLAGS.IF is 0"
+    if blocking:
+        yield from _blocking(cpu)
     if blocking & BLOCKED or vmcs.guest_activity_state == Activity.HLT:
         pending = bool(vmcs.guest_pending_debug_exceptions & SINGLE_STEP)
         if pending != vmcs.trap_flag:
@@ -39,6 +35,16 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
                 _RULE,
                 f"bit 14 of the pending debug exceptions is {pending:d}, RFLAGS.TF {vmcs.trap_flag:d}",
             )
+
+
+def _blocking(cpu: LogicalProcessor) -> Iterator[Violation]:
+    blocking = cpu.vmcs.guest_interruptibility_state
+    if blocking & _RESERVED_BLOCKING:
+        yield _RULE, f"the interruptibility state {blocking:X}H has bits that must be 0"
+    if blocking & BLOCKED == BLOCKED:
+        yield _RULE, "the guest is blocked both by STI and by MOV SS"
+    if blocking & Blocking.STI and not cpu.vmcs.interrupt_flag:
+        yield _RULE, "the guest is blocked by STI and RFLAGS.IF is 0"
 
 
 def _injection(cpu: LogicalProcessor) -> Iterator[Violation]:
