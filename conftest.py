@@ -43,8 +43,11 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.rules = catalogue.load()
-        paths = [subject_file.find(name) for name in config.getoption("backend") or ["model"]]
-        self.subjects = [subject_file.load(path, self.rules) for path in dict.fromkeys(paths)]
+        asked = [subject_file.named(name, self.rules) for name in config.getoption("backend") or ["model"]]
+        self.subjects = list({(each.path, each.name): each for each in asked}.values())
+        self.backends = {
+            each.name: subjects.backend(each.kind, each.name, each.start) for each in self.subjects
+        }
         self.files = loading.scenario_files()
         self.scenarios: dict[Path, Scenario] = {}
         self.identities: dict[str, dict[str, Any]] = {}
@@ -53,7 +56,7 @@ class Run:
     def bench(self, subject: SubjectFile) -> Bench:
         """Return what judges a subject; it is asked who it is at the first time."""
         if subject.name not in self._benches:
-            backend = subjects.backend(subject.kind, subject.name, subject.start)
+            backend = self.backends[subject.name]
             oracle = None if subject.kind == "model" else Model().run
             who = backend.identity()
             if isinstance(who, Identity):

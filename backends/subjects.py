@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from backends import Backend, bochs
+from backends import Backend, bochs, faulty
 from backends.model import Model
 
 Factory = Callable[[str, Mapping[str, Any]], Backend]
@@ -17,10 +17,19 @@ def _model(_: str, __: Mapping[str, Any]) -> Backend:
     return Model()
 
 
-KINDS: Mapping[str, Factory] = MappingProxyType({"model": _model, "machine": bochs.backend})
+def _faulty(_: str, start: Mapping[str, Any]) -> Backend:
+    return faulty.named(start["fault"])
+
+
+KINDS: Mapping[str, Factory] = MappingProxyType(
+    {"model": _model, "machine": bochs.backend, "faulty": _faulty}
+)
 """By `kind` of a subject file; the file's schema knows the same names."""
 
 
 def backend(kind: str, name: str, start: Mapping[str, Any]) -> Backend:
-    """Return the backend of a subject; nothing is started before it is asked to run."""
+    """Return the backend of a subject; nothing is started before it is asked to run.
+
+    `MalformedError` for a fault that there is not.
+    """
     return KINDS[kind](name, start)

@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS: Mapping[str, str] = {
     "check": "check scenario files without running them",
     "explain": "say step by step what the processor does, and by which rule",
+    "convict": "say which case notices each known-bad subject",
     "certify": "run the main job on every subject present",
     "doctor": "provide what the subjects need, or say how",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from runner.values import entries, items, msr, span, word
 from runner.vary import RANGE, names_in
 
 SHIPPED = ROOT / "backends" / "subjects"
+FAULTY = ROOT / "backends" / "faulty" / "subject.yaml"
 SCHEMA = ROOT / "backends" / "subject.schema.json"
 LANGUAGE = "scenario.schema.json"
 
@@ -50,7 +51,7 @@ class SubjectFile:
     @property
     def is_shipped(self) -> bool:
         """Whether the subject comes with the suite, and can be asked for by its name."""
-        return self.path.parent == SHIPPED
+        return self.path.parent == SHIPPED or self.path == FAULTY
 
     def deviations_of(self, version: str) -> tuple[Deviation, ...]:
         """Return the entries that speak of this version of the subject."""
@@ -77,6 +78,17 @@ def find(name: str) -> Path:
         known = f"{did_you_mean(name, shipped())}; known are {', '.join(shipped())}"
         raise InvalidSubject([Problem("--backend", 1, 1, f"no subject `{name}`{known}")])
     return SHIPPED / f"{name}.yaml"
+
+
+def named(name: str, catalogue: Catalogue) -> SubjectFile:
+    """Return the shipped subject of this name, the subject of a file, or a known-bad one, ``faulty:K02``."""
+    kind, _, fault = name.partition(":")
+    if kind != FAULTY.parent.name:
+        return load(find(name), catalogue)
+    if not fault:
+        said = "`faulty` needs a fault: write faulty:RULE-ID, or faulty:K02 for a known bug"
+        raise InvalidSubject([Problem("--backend", 1, 1, said)])
+    return replace(load(FAULTY, catalogue), name=name, start={"fault": fault})
 
 
 def load(path: Path, catalogue: Catalogue) -> SubjectFile:
