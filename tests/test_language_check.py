@@ -13,8 +13,18 @@ from spoken import case
 from spoken import file as spoken_file
 
 from runner import compiled, loading
-from runner.loading import ROOT, SPECS, InvalidScenario, load, load_all, scenario_files, stray_files
+from runner.loading import (
+    ROOT,
+    SPECS,
+    InvalidScenario,
+    load,
+    load_all,
+    named_setups,
+    scenario_files,
+    stray_files,
+)
 from runner.ordering import unordered_posts
+from runner.problems import MalformedError
 
 
 def check(*paths: object, cwd: Path = ROOT) -> tuple[int, list[str]]:
@@ -152,7 +162,7 @@ def test_stray_files_are_found(specs: Path) -> None:
     ("name", "body", "message"),
     [
         ("sweeps/a.yaml", "steps: [{nop: true}]", "a sweep without `expect: model`"),
-        ("found/a.yaml", "expect: model", "`expect: model` outside specs/sweeps"),
+        ("found/a.yaml", "expect: model", "found/a.yaml:7:5: `expect: model` outside specs/sweeps"),
         ("guest/identity/a.yaml", "steps: [{nop: true}]", "level vmx in specs/guest; move the file"),
     ],
 )
@@ -161,6 +171,13 @@ def test_what_the_place_of_a_file_asks_for(specs: Path, name: str, body: str, me
     (specs / name).write_bytes(spoken_file(body))
     with pytest.raises(InvalidScenario, match=message):
         load(specs / name)
+
+
+@pytest.mark.parametrize("text", ["", "registers: {set: [no-control], says: x}", "registers: 5", "[]"])
+def test_named_setups_that_are_wrong(specs: Path, text: str) -> None:
+    (specs / "setups.yaml").write_text(text)
+    with pytest.raises(MalformedError, match=r"specs/setups\.yaml:1:"):
+        named_setups.__wrapped__()
 
 
 def test_messages(tmp_path: Path) -> None:

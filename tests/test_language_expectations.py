@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from spoken import after, case, entry, expectations, expected
 
+from runner.expectations import FAULTS
 from runner.outcome import Entered, EntryFailure, Fault, Rip, Stuck, VmfailInvalid, VmfailValid, VmxAbort
 from runner.placement import RESUMED
 from runner.scenario import (
@@ -69,6 +70,33 @@ def test_a_vmm_step_expects_what_comes_before_the_next_instruction() -> None:
     ):
         read = expectations("{vmcall: true}", f"{{vmm: {{tpr-threshold: 2}}, expect: {text}}}")
         assert read[1] == StepExpected(outcome)  # type: ignore[arg-type] - any outcome
+
+
+def test_exceptions_have_the_vectors_of_the_manual() -> None:
+    vectors = {
+        "#DB": 1,
+        "#UD": 6,
+        "#NM": 7,
+        "#DF": 8,
+        "#TS": 10,
+        "#NP": 11,
+        "#SS": 12,
+        "#GP": 13,
+        "#PF": 14,
+        "#AC": 17,
+    }
+    without_error_code = {"#DB", "#UD", "#NM"}
+    assert {
+        name if name in without_error_code else f"{name}(0)": Fault(
+            vector, None if name in without_error_code else 0
+        )
+        for name, vector in vectors.items()
+    } == FAULTS
+
+
+def test_all_bits_and_one_bit() -> None:
+    text = "{rdmsr: TPR, expect: {bits: {63:0: 0x0..0xffffffffffffffff, 0:0: 1}}}"
+    assert expectations(text)[0].outcome == Bits(((63, 0, 0, (1 << 64) - 1), (0, 0, 1, 1)))
 
 
 def test_values_of_level_guest() -> None:

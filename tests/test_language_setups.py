@@ -72,6 +72,19 @@ WORDS = {0x100 + 16 * n: 0 for n in range(8)} | {0x110: 1 << 17, 0x120: 1 << 17}
             "msr_bitmap",
             MsrBitmap(writes=((0x1B, 0x1B), (0x80A, 0x80B), (0x840, 0x8FF))),
         ),
+        (
+            "{msr-bitmap: {read: [0x0, 0x1fff, 0xc0000000, 0xc0001fff]}}",
+            "msr_bitmap",
+            MsrBitmap(
+                reads=((0, 0), (0x1FFF, 0x1FFF), (0xC0000000, 0xC0000000), (0xC0001FFF, 0xC0001FFF)),
+            ),
+        ),
+        (
+            "{msr-bitmap: {read: [0x810..0x820, 0x812, 0x80d..0x80e, 0x80b]}}",
+            "msr_bitmap",
+            MsrBitmap(reads=((0x80B, 0x80B), (0x80D, 0x80E), (0x810, 0x820))),
+        ),
+        ("{eoi-exit-bitmap: [0xfe..0xff, 0x31..0x31]}", "eoi_exit_bitmap", frozenset({0x31, 0xFE, 0xFF})),
         ("{apic-mode: disabled}", "apic_mode", ApicMode.DISABLED),
         ("{virtual-apic-page: {fill: ones}}", "page", VirtualApicPage(Fill.ONES)),
         ("{virtual-apic-page: {fill: 0x9c401c39}}", "page", VirtualApicPage(Fill.VALUE, 0x9C401C39)),
