@@ -22,6 +22,7 @@ from runner.outcome import (
 from runner.program import (
     Action,
     Cpuid,
+    MmioRead,
     Plain,
     Post,
     Rdmsr,
@@ -40,6 +41,7 @@ EVENT_VALUE, EVENT_FAULT, EVENT_DELIVERY, EVENT_RETURN = 1, 2, 3, 4
 EVENT_EXIT, EVENT_ENTRY, EVENT_PHYSICAL, EVENT_PERFORMED, EVENT_END = 5, 6, 7, 8, 9
 
 VALID = 0x80000000
+DEBUG_EXCEPTION = 1
 ENTRY_FAILED = 0x80000000
 LOWEST_INTERRUPT = 16
 """Vectors below it are exceptions to the probe's handlers, which perform no steps for them."""
@@ -86,6 +88,11 @@ class ExitRecord(NamedTuple):
     rcx: int
     rdx: int
 
+    @property
+    def is_debug_trap(self) -> bool:
+        """Whether it is the exit of a single-step trap, which comes behind an instruction."""
+        return self.reason == ExitReason.EXCEPTION_OR_NMI and self.interruption & 0xFF == DEBUG_EXCEPTION
+
     def outcome(self, rip: Rip, cause: Action | None) -> VmExit:
         """Return it as the outcome of the step *cause*, without what the SDM leaves undefined."""
         before = loaded(cause) if self.reason in HAS_LENGTH else None
@@ -119,9 +126,12 @@ class Collected:
 
     @property
     def is_over(self) -> bool:
-        """Whether the instruction has faulted or exited of its own, so that a value would be the probe's."""
-        last = self.outcomes[-1] if self.outcomes else None
-        return isinstance(last, Fault) or (isinstance(last, VmExit) and last.reason in CAUSES)
+        """Whether the instruction has completed, faulted or exited of its own: a value is none of its."""
+        return any(
+            isinstance(outcome, Completed | Fault)
+            or (isinstance(outcome, VmExit) and outcome.reason in CAUSES)
+            for outcome in self.outcomes
+        )
 
 
 @dataclass(slots=True)
@@ -149,6 +159,16 @@ class Running:
         """Freeze it."""
         steps = tuple(step.result(passed=index < self.passed) for index, step in enumerate(self.steps))
         return Delivery(self.vector, self.at, steps)
+
+
+def completed(action: Action | None, rax: int, rdx: int) -> Completed:
+    """Return how an action completed that left these registers."""
+    if isinstance(action, ReadCr8):
+        return Completed(rax)
+    if not isinstance(action, Rdmsr | MmioRead):
+        return Completed()
+    value = rax & 0xFFFFFFFF | (rdx & 0xFFFFFFFF) << 32
+    return Completed(value, upper_clear=not (rax | rdx) & UPPER_HALF)
 
 
 def can_cause(action: Action | None, reason: int) -> bool:

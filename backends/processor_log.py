@@ -25,7 +25,7 @@ from runner.outcome import (
     VmfailInvalid,
     VmfailValid,
 )
-from runner.program import Action, Program, ReadCr8, is_vmm
+from runner.program import Action, Program, is_vmm
 from runner.vmx import TRAP_LIKE, Activity, ExitReason
 
 
@@ -145,14 +145,9 @@ class ProcessorLog:
 
     def _value(self, slot: int, rax: int, rdx: int) -> None:
         collected = self._at(slot)
-        if collected.is_over:
-            return
-        if isinstance(self._action(slot), ReadCr8):
-            collected.outcomes.append(Completed(rax))
-        else:
-            value = rax & 0xFFFFFFFF | (rdx & 0xFFFFFFFF) << 32
-            collected.outcomes.append(Completed(value, upper_clear=not (rax | rdx) & events.UPPER_HALF))
-        self._pass(slot + 1)
+        if not collected.is_over:
+            collected.outcomes.append(events.completed(self._action(slot), rax, rdx))
+            self._pass(slot + 1)
 
     def _delivery(self, vector: int, at: int, slot: int) -> None:
         owner = self._owner(at, slot)
@@ -191,14 +186,14 @@ class ProcessorLog:
         elif record.reason == ExitReason.VMX_PREEMPTION_TIMER_EXPIRED:
             self._stuck(at, slot, record.activity)
         else:
-            cause, rip = self._cause(record.reason, at, slot)
+            cause, rip = (None, Rip.NEXT) if record.is_debug_trap else self._cause(record.reason, at, slot)
             outcome = record.outcome(rip, None if cause is None else self._action(cause))
             if at & events.AT_HANDLER:
                 self._pending.append(outcome)
             elif cause is not None:
                 self._instruction_exit(cause, outcome)
             else:
-                self._boundary_exit(outcome, at, slot)
+                self._boundary_exit(outcome, record)
 
     def _instruction_exit(self, slot: int, outcome: VmExit) -> None:
         self._at(slot).outcomes.append(outcome)
@@ -206,13 +201,15 @@ class ProcessorLog:
         if slot < len(self._steps):
             self._last = slot
 
-    def _boundary_exit(self, outcome: VmExit, at: int, slot: int) -> None:
-        owner = self._owner(at, slot)
+    def _boundary_exit(self, outcome: VmExit, record: ExitRecord) -> None:
+        """Note an exit between two steps; a value that the guest has not noted yet is in its registers."""
+        owner = self._owner(record.at, record.slot)
         if outcome.rip is Rip.NEXT and not owner.outcomes:
-            owner.outcomes.append(Completed())
+            action = self._action(record.slot - 1)
+            owner.outcomes.append(events.completed(action, record.rax, record.rdx))
         owner.outcomes.append(outcome)
-        if not at & events.AT_NO_SLOT:
-            self._pass(slot)
+        if not record.at & events.AT_NO_SLOT:
+            self._pass(record.slot)
 
     def _cause(self, reason: int, at: int, slot: int) -> tuple[int | None, Rip]:
         """Return the slot of the instruction that exited, if one did, and where RIP points.

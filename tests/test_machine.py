@@ -23,7 +23,7 @@ from runner.apic import ApicMode
 from runner.loading import ROOT, load_all, scenario_files
 from runner.outcome import GP0, BackendBroken, Completed, Delivery, Observation, Stuck, Unsupported
 from runner.program import GuestState, Level, Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
-from runner.vmx import Blocking
+from runner.vmx import Blocking, MsrBitmap
 
 SVR, LVT_TIMER = 0x80F, 0x832
 
@@ -94,6 +94,17 @@ def test_records_that_do_not_fit_their_room_get_another_boot(
 def test_a_bochs_without_a_debugger_gives_its_records_by_port_e9(subject: machine.ProbeBackend) -> None:
     programs = [*reading(20), hanging()]
     assert list(backend(door="port-e9").run(programs)) == list(subject.run(programs))
+
+
+def test_an_exit_in_the_first_step_of_a_handler_ends_nothing(subject: machine.ProbeBackend) -> None:
+    eoi_exits = MsrBitmap(writes=((0x80B, 0x80B),))
+    (answer,) = subject.run(
+        [program(Wrmsr(0x83F, 0x51), Plain.NOP, Plain.NOP, guest=OPEN, eoi=True, msr_bitmap=eoi_exits)]
+    )
+    assert isinstance(answer, Observation)
+    assert [step.outcomes for step in answer.steps] == [(Completed(),)] * 3
+    (delivery,) = answer.steps[0].delivered
+    assert [getattr(outcome, "reason", None) for outcome in delivery.steps[0].outcomes] == [32]
 
 
 def test_level_guest_runs_without_vmx(subject: machine.ProbeBackend) -> None:

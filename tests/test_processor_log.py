@@ -114,6 +114,23 @@ def test_a_threshold_exit_of_a_vm_entry_is_not_the_write_before() -> None:
     assert exits(found, 1) == [(43, Rip.NEXT)]
 
 
+def test_a_read_that_an_interrupt_cuts_off_from_its_note_keeps_its_value() -> None:
+    interrupted = left(1, PREVIOUS | BETWEEN, 1, registers=(5, 0x802, 6))
+    noted = event(events.EVENT_VALUE, 0, 0, 5, 6)
+    for log in ((interrupted,), (interrupted, noted, ended(2))):
+        first = seen(program(READ, READ), *log).steps[0].outcomes
+        assert first[0] == Completed(5 | 6 << 32)
+        assert [o.rip for o in first[1:] if isinstance(o, VmExit)] == [Rip.NEXT]
+        assert len(first) == 2
+
+
+def test_the_exit_of_a_single_step_trap_belongs_to_the_step_before() -> None:
+    trap = wire.EXIT.pack(events.EVENT_EXIT, START | PREVIOUS, 1, 0, 0, 0x80000301, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    found = seen(program(Plain.NOP, Plain.NOP), trap)
+    assert exits(found, 0) == [(0, Rip.NEXT)]
+    assert found.steps[1].outcomes == (Stuck.NOT_REACHED,)
+
+
 def test_a_delivery_names_the_step_that_its_rip_points_to() -> None:
     found = seen(
         program(Inject(0x91), Plain.NOP, Plain.NOP),

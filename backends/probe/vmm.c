@@ -7,6 +7,7 @@
 #include "vmx.h"
 
 #define MAX_EXITS 1000
+#define LEAF_TOPOLOGY 0xb
 
 int vm_enter(struct cpu *c, int resume);
 
@@ -32,13 +33,15 @@ int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire
   return 1;
 }
 
-/* What RDMSR gives in root operation, for each RDMSR of the main stream. */
+/* For each RDMSR of the main stream, what it gives in root operation; at level guest the APIC ID that
+ * CPUID gives. */
 static void note_physical_values(struct cpu *c) {
   for (u32 i = 0; i < c->block->ops; i++) {
     struct wire_event *event;
     u64 value, fault;
     if (c->ops[i].op != OP_RDMSR) continue;
-    fault = try_rdmsr(c->ops[i].arg, &value);
+    value = cpuid(LEAF_TOPOLOGY).edx, fault = 0;
+    if (c->record->level == LEVEL_VMX) fault = try_rdmsr(c->ops[i].arg, &value);
     event = log_event(c, EVENT_PHYSICAL, c->ops[i].slot, sizeof(*event));
     event->a = value;
     event->b = fault;
@@ -152,6 +155,11 @@ static void log_entry(struct cpu *c, u64 how) {
   event->b = how == 2 ? vmread(FIELD_VM_INSTRUCTION_ERROR) : 0;
 }
 
+/* The slot behind the main stream's last step is also that of the first handler's first. */
+static int in_handler(const struct cpu *c, struct position p) {
+  return p.slot > c->layout.steps || (p.slot == c->layout.steps && !(p.at & AT_END));
+}
+
 static void enter_and_exit(struct cpu *c) {
   u32 next = perform_from(c, 0);
   c->r12 = SELECTOR_DATA;
@@ -168,7 +176,7 @@ static void enter_and_exit(struct cpu *c) {
     p = guest_locate(c, vmread(FIELD_GUEST_RIP), c->r14);
     log_exit(c, reason, p);
     if (reason == REASON_VMCALL && p.at & AT_END && p.slot == c->layout.steps) return;
-    if (p.at & (AT_OTHER | AT_HANDLER) || p.slot > c->layout.steps) {
+    if (p.at & (AT_OTHER | AT_HANDLER) || in_handler(c, p)) {
       if (!react(reason)) return;
       continue;
     }
