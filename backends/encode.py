@@ -14,6 +14,8 @@ from runner.program import (
     Action,
     Barrier,
     Cpuid,
+    GuestState,
+    InitSipi,
     Inject,
     Level,
     MmioRead,
@@ -31,6 +33,9 @@ from runner.program import (
     Wrmsr,
 )
 from runner.vmx import Access, Field, MsrBitmap
+
+MODE_BITS = 0xC00
+"""EN and EXTD of IA32_APIC_BASE; a step that sets no other bits leaves those as they are."""
 
 
 class CannotEncodeError(Exception):
@@ -68,7 +73,8 @@ def _barriers(steps: Iterable[Step]) -> dict[str, tuple[int, int]]:
 def _vcpu(setup: Setup, program: Program, vcpu: int, barriers: dict[str, tuple[int, int]]) -> bytes:
     items = list(vmcs_items.of_setup(setup)) if program.level is Level.VMX else []
     own = [step for step in program.steps if step.vcpu == vcpu]
-    ops = [op for slot, step in enumerate(own) for op in _ops(step, slot, barriers)]
+    started = any(step.action == InitSipi(vcpu) for step in program.steps)
+    ops = [op for slot, step in enumerate(own) for op in _ops(step, slot, barriers, started=started)]
     handlers, slots = _handlers(setup, len(own), barriers)
     ranges = [
         wire.RANGE.pack(first, last, access, 0)
@@ -79,10 +85,13 @@ def _vcpu(setup: Setup, program: Program, vcpu: int, barriers: dict[str, tuple[i
         for first, last in some
     ]
     guest = setup.guest
+    if program.level is Level.GUEST and guest != GuestState(interrupt_flag=guest.interrupt_flag):
+        raise CannotEncodeError("a start at level guest with TF, CPL, blocking or activity state")
     flags = (
         wire.GUEST_IF * guest.interrupt_flag
         | wire.GUEST_TF * guest.trap_flag
         | wire.GUEST_CPL3 * (guest.cpl == 3)
+        | wire.GUEST_INIT * started
     )
     words = [wire.WORD.pack(offset, word) for offset, word in setup.page.words]
     body = b"".join([*(wire.ITEM.pack(*item) for item in items), *words, *ranges, *ops, *handlers])
@@ -117,8 +126,10 @@ def _handlers(setup: Setup, first_slot: int, barriers: dict[str, tuple[int, int]
     return blocks, slot
 
 
-def _ops(step: Step, slot: int, barriers: dict[str, tuple[int, int]]) -> Iterator[bytes]:
-    """Yield the operations of one step."""
+def _ops(
+    step: Step, slot: int, barriers: dict[str, tuple[int, int]], *, started: bool = False
+) -> Iterator[bytes]:
+    """Yield the operations of one step; HLT waits for INIT where the processor is *started* again."""
     action = step.action
     if isinstance(action, Post):
         yield from _post(action, slot, step.vcpu)
@@ -131,6 +142,8 @@ def _ops(step: Step, slot: int, barriers: dict[str, tuple[int, int]]) -> Iterato
         yield wire.OP.pack(wire.OP_BARRIER, 0, slot, number, count)
     else:
         op, arg, value = _guest_op(action)
+        if started and action is Plain.HLT:
+            op = wire.OP_WAIT_FOR_SIPI
         flags = wire.OP_CPL3 if step.cpl == 3 else 0
         if isinstance(action, Rdmsr | Wrmsr) and action.garbage:
             flags |= wire.OP_GARBAGE
@@ -145,7 +158,10 @@ def _guest_op(action: Action) -> tuple[int, int, int]:
         case Wrmsr(msr, value):
             return wire.OP_WRMSR, msr, value
         case SetApicBase(value):
-            return wire.OP_WRMSR, wire.IA32_APIC_BASE, value
+            raw = value & ~MODE_BITS
+            return (wire.OP_WRMSR, wire.IA32_APIC_BASE, value) if raw else (wire.OP_APIC_MODE, 0, value)
+        case InitSipi(to):
+            return wire.OP_INIT_SIPI, to, 0
         case ReadCr8():
             return wire.OP_READ_CR8, 0, 0
         case WriteCr8(value):

@@ -165,7 +165,7 @@ def completed(action: Action | None, rax: int, rdx: int) -> Completed:
     """Return how an action completed that left these registers."""
     if isinstance(action, ReadCr8):
         return Completed(rax)
-    if not isinstance(action, Rdmsr | MmioRead):
+    if not isinstance(action, Rdmsr | MmioRead | Cpuid):
         return Completed()
     value = rax & 0xFFFFFFFF | (rdx & 0xFFFFFFFF) << 32
     return Completed(value, upper_clear=not (rax | rdx) & UPPER_HALF)

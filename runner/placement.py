@@ -10,6 +10,7 @@ from runner.pages import happens_in_root
 from runner.program import (
     Action,
     Barrier,
+    Cpuid,
     InitSipi,
     Level,
     MmioRead,
@@ -74,6 +75,17 @@ def check_placement(
             _check_order(steps.steps[before], expected[before], step, node, notes)
         previous[step.vcpu] = index
     _check_barriers(steps, notes)
+    _check_started(steps, notes)
+
+
+def _check_started(steps: Steps, notes: Notes) -> None:
+    """Note processors that are started again and have no HLT, or several, to go on behind."""
+    for step, node in zip(steps.steps, steps.nodes, strict=True):
+        if isinstance(step.action, InitSipi):
+            to = step.action.to
+            halts = sum(each.action is Plain.HLT and each.vcpu == to for each in steps.steps)
+            if halts != 1 or to == step.vcpu:
+                notes.add(node.mark, f"`init-sipi` to {to}; it starts another processor behind its one hlt")
 
 
 def check_handler(steps: Steps, expected: Sequence[StepExpected], notes: Notes) -> None:
@@ -134,7 +146,8 @@ def _alternatives(outcome: OutcomeExpected) -> Iterator[OutcomeExpected]:
 def _complaints(level: Level, action: Action, outcome: OutcomeExpected) -> Iterator[str]:
     """Say why a step of this kind cannot have this outcome."""
     root = happens_in_root(action)
-    if isinstance(outcome, Value | Bits) and not isinstance(action, READS):
+    reads = isinstance(action, (*READS, Cpuid) if level is Level.GUEST else READS)
+    if isinstance(outcome, Value | Bits) and not reads:
         yield "reads nothing; `value` and `bits` go with rdmsr, read-cr8 and mmio-read"
     if isinstance(outcome, Relative) and not isinstance(action, Rdmsr):
         yield f"cannot have the value {outcome.value}; only rdmsr can"

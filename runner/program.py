@@ -147,7 +147,7 @@ class Plain(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cpuid:
-    """CPUID of one leaf, subleaf 0."""
+    """CPUID of one leaf, subleaf 0. At level guest its value is EDX:ECX, the feature words."""
 
     leaf: int
 
@@ -161,7 +161,7 @@ class MmioRead:
 
 @dataclass(frozen=True, slots=True)
 class SetApicBase:
-    """WRMSR of IA32_APIC_BASE with these mode bits (11:10) or these raw bits (level guest)."""
+    """WRMSR of IA32_APIC_BASE (level guest): bits 11:10 over the others as they are, or all 64 bits."""
 
     value: int
 
@@ -217,7 +217,7 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class InitSipi:
-    """INIT and two SIPIs to another processor (level guest)."""
+    """INIT and two SIPIs to another processor, which goes on behind its HLT (level guest)."""
 
     to: int
 

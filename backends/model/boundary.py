@@ -106,7 +106,7 @@ class Boundary(ABC):
                 yield from self._handle(event)
             elif cpu.vmcs.guest_activity_state == Activity.ACTIVE:
                 return
-            elif (yield Wait(Waiting.INACTIVE, lambda: events.due(cpu) is not None)):
+            elif (yield Wait(Waiting.INACTIVE, lambda: events.due(cpu) is not None or self.goes_on)):
                 rule = (
                     "delivery.wakes-from-hlt" if cpu.halted else "delivery.not-in-shutdown-or-wait-for-sipi"
                 )

@@ -38,7 +38,10 @@ class Machine:
             vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
             self.bus.append(LocalApic(index, setup.apic_mode, implementation, self.bus))
             cpu = LogicalProcessor(index, vmcs, self.bus[index], memory, trace)
-            self.processors.append(kind(cpu, program, barriers))
+            processor = kind(cpu, program, barriers)
+            if isinstance(processor, NativeProcessor):
+                processor.peers = self.processors
+            self.processors.append(processor)
 
     def run(self) -> Observation:
         """Run the program to its end on every virtual processor."""
@@ -53,6 +56,7 @@ class Machine:
             tuple(results),
             tuple(_final(processor) for processor in self.processors),
         )
+        self.processors.clear()
         self.bus.clear()  # no cycle is left to the garbage collector
         return observation
 

@@ -21,6 +21,7 @@ from runner.program import (
     Action,
     Cpuid,
     GuestState,
+    InitSipi,
     MmioRead,
     Plain,
     Program,
@@ -30,6 +31,7 @@ from runner.program import (
     WriteCr8,
     Wrmsr,
 )
+from runner.vmx import Activity
 
 COMPLETED = Completed()
 _FEATURES, _TOPOLOGY = 0x1, 0xB
@@ -39,12 +41,14 @@ _X2APIC, _APIC = 1 << 21, 1 << 9 + 32
 class NativeProcessor(Processor):
     """One logical processor outside VMX operation; of its VMCS only RFLAGS and the like are in use.
 
-    ``at_reset`` are the registers as they were after RESET, if the program asks for them.
+    ``at_reset`` are the registers as they were after RESET, if the program asks for them; ``peers`` are
+    all processors of the machine.
     """
 
     def __init__(self, cpu: LogicalProcessor, program: Program, barriers: Barriers) -> None:
         super().__init__(cpu, program, barriers)
         self.at_reset: tuple[tuple[int, int], ...] = ()
+        self.peers: list[Processor] = [self]
 
     def run(self) -> Run:
         """Perform the program's steps on this processor, to its end."""
@@ -66,6 +70,8 @@ class NativeProcessor(Processor):
                 return self._cpuid(leaf)
             case MmioRead(offset):
                 return self._load(offset)
+            case InitSipi(to):
+                return self._start(self.peers[to].cpu)
             case Plain.DUMP_AT_RESET:
                 self.cpu.trace.by("apic.state-after-reset", "the registers as they were after RESET")
                 self.at_reset = self._after_reset()
@@ -137,6 +143,18 @@ class NativeProcessor(Processor):
             by("mode.disabled-clears-cpuid-bit", "the APIC is globally disabled: EDX bit 9 is 0")
             return Completed(_X2APIC)
         return Completed(_X2APIC | _APIC)
+
+    def _start(self, target: LogicalProcessor) -> Completed:
+        """Send INIT, then start-up IPIs that lead the processor behind its HLT."""
+        if not target.halted:
+            raise NotModelled("INIT to a processor that does not wait for it in HLT")
+        rules = {ApicMode.X2APIC: "mode.init-keeps-x2apic"}
+        rule = rules.get(target.apic.mode, "mode.init-keeps-xapic-and-disabled")
+        self.cpu.trace.by(rule, "INIT leaves the APIC of processor {} its mode and its ID", target.index)
+        target.apic.reset()
+        target.vmcs.guest_activity_state = int(Activity.ACTIVE)
+        target.vmcs.interrupt_flag = False
+        return COMPLETED
 
     def _after_reset(self) -> tuple[tuple[int, int], ...]:
         """Return IA32_APIC_BASE and the registers as RESET leaves them, where the baseline is another.

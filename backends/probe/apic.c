@@ -83,6 +83,28 @@ void apic_start_others(void) {
   }
 }
 
+static void send(u32 apic_id, u32 command) {
+  u8 mode = mode_now();
+  if (mode == MODE_X2APIC) {
+    wrmsr(MSR_X2APIC + ICR, (u64)apic_id << 32 | command);
+  } else if (mode == MODE_XAPIC) {
+    write(mode, ICR_HIGH, apic_id << 24);
+    write(mode, ICR, command);
+  }
+  for (int i = 0; i < 1000; i++) asm volatile("pause");
+}
+
+/* Not in .bss: the first processor reads it before .bss is cleared. */
+struct cpu *volatile restarting __attribute__((section(".data")));
+
+void apic_restart(u32 vcpu) {
+  struct cpu *c = &cpus[vcpu % MAX_CPUS];
+  restarting = c;
+  send(c->apic_id, 0x4500); /* INIT */
+  send(c->apic_id, 0x4600 | START_VECTOR);
+  send(c->apic_id, 0x4600 | START_VECTOR);
+}
+
 static void snapshot(u8 mode, u32 *to) {
   for (u32 i = 0; i < watched_registers; i++) to[i] = read(mode, watched[i]);
 }
@@ -90,6 +112,8 @@ static void snapshot(u8 mode, u32 *to) {
 void apic_init(struct cpu *c) {
   u32 last_lvt = read(MODE_XAPIC, VERSION) >> 16 & 0xff;
   watched_registers = last_lvt >= 6 ? APIC_WATCHED : APIC_WATCHED - 1;
+  c->base_at_reset = (u32)rdmsr(MSR_APIC_BASE);
+  snapshot(MODE_XAPIC, c->at_reset);
   write(MODE_XAPIC, SVR, SVR_ENABLED);
   snapshot(MODE_XAPIC, c->baseline);
   c->expected_mode = MODE_XAPIC;
@@ -111,6 +135,15 @@ u32 apic_changes(struct cpu *c, struct wire_register *to) {
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])
       to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->present[i]};
+  return n;
+}
+
+u32 apic_reset_differences(const struct cpu *c, struct wire_register *to) {
+  u32 n = 0;
+  to[n++] = (struct wire_register){MSR_APIC_BASE, c->base_at_reset};
+  for (u32 i = 0; i < watched_registers; i++)
+    if (c->at_reset[i] != c->baseline[i])
+      to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->at_reset[i]};
   return n;
 }
 

@@ -40,6 +40,7 @@ struct cpu {
   volatile u32 deliveries;
   u32 index;
   struct cpu *self;
+  u64 emitted_stack; /* RSP where emitted code was called */
 
   u32 apic_id;
   const struct wire_case *record;
@@ -57,6 +58,9 @@ struct cpu {
   struct wire_register changed[APIC_WATCHED];
   u32 baseline[APIC_WATCHED];
   u32 present[APIC_WATCHED];
+  u32 at_reset[APIC_WATCHED];
+  u32 base_at_reset; /* IA32_APIC_BASE[31:0] */
+  u8 reports_reset;  /* the case asks for the registers after reset */
   u64 gdt[8];
   u32 tss[32];
   u8 *log_base;
@@ -69,6 +73,7 @@ _Static_assert(offsetof(struct cpu, log_end) == CPU_LOG_END, "cpu.h");
 _Static_assert(offsetof(struct cpu, log_value) == CPU_LOG_VALUE, "cpu.h");
 _Static_assert(offsetof(struct cpu, deliveries) == CPU_DELIVERIES, "cpu.h");
 _Static_assert(offsetof(struct cpu, self) == CPU_SELF, "cpu.h");
+_Static_assert(offsetof(struct cpu, emitted_stack) == CPU_EMITTED_STACK, "cpu.h");
 _Static_assert(sizeof(struct wire_event) == EVENT_BYTES, "cpu.h");
 
 extern struct cpu cpus[MAX_CPUS];

@@ -1,5 +1,7 @@
+#include "apic.h"
 #include "guest.h"
 #include "machine.h"
+#include "vmx.h"
 
 #define SPIN_ROUNDS 60000
 
@@ -31,6 +33,11 @@ static void load_registers(struct emitter *e, u64 rax, u64 rcx, u64 rdx) {
 
 static u32 apic_id_of(u32 vcpu) { return vcpu < MAX_CPUS ? cpus[vcpu].apic_id : 0; }
 
+static void load_mode(struct emitter *e, u64 bits) {
+  u64 base = (rdmsr(MSR_APIC_BASE) & ~(u64)(APIC_BASE_EN | APIC_BASE_EXTD)) | bits;
+  load_registers(e, (u32)base, MSR_APIC_BASE, base >> 32);
+}
+
 /* What an operation wants in RAX, RCX and RDX. */
 static void operands(struct emitter *e, const struct wire_op *op) {
   u64 ones = op->flags & OP_GARBAGE ? 0xffffffff00000000 : 0;
@@ -40,6 +47,7 @@ static void operands(struct emitter *e, const struct wire_op *op) {
     case OP_SEND_IPI: load_registers(e, (u32)op->value, 0x830, apic_id_of(op->arg)); break;
     case OP_READ_CR8: load_registers(e, BEFORE_RAX, 0, BEFORE_RDX); break;
     case OP_WRITE_CR8: load_registers(e, op->value, 0, 0); break;
+    case OP_APIC_MODE: load_mode(e, op->value); break;
     case OP_CPUID: load_registers(e, op->arg, 0, 0); break;
     case OP_MMIO_READ: load_registers(e, 0, 0xfee00000 + (u64)op->arg, 0); break;
   }
@@ -74,10 +82,17 @@ static void set_pid_bit(struct emitter *e, u32 vcpu, u32 bit) {
   bytes(e, (const char[]){(char)(bit % 32)}, 1);
 }
 
+static void init_sipi(struct emitter *e, u32 vcpu) {
+  EMIT(e, "\xbf"), imm32(e, vcpu);                            /* mov $vcpu, %edi */
+  EMIT(e, "\x48\xb8"), imm64(e, (u64)apic_restart);           /* mov $apic_restart, %rax */
+  EMIT(e, "\xff\xd0");                                        /* call *%rax */
+}
+
 static void instruction(struct emitter *e, const struct wire_op *op) {
   switch (op->op) {
     case OP_RDMSR: EMIT(e, "\x0f\x32"); break;
     case OP_WRMSR:
+    case OP_APIC_MODE:
     case OP_SEND_IPI: EMIT(e, "\x0f\x30"); break;
     case OP_READ_CR8: EMIT(e, "\x44\x0f\x20\xc0"); break;
     case OP_WRITE_CR8: EMIT(e, "\x44\x0f\x22\xc0"); break;
@@ -92,10 +107,18 @@ static void instruction(struct emitter *e, const struct wire_op *op) {
     case OP_SPIN: wait_for_interrupt(e); break;
     case OP_BARRIER: wait_at_barrier(e, op->arg, (u32)op->value); break;
     case OP_PID_BIT: set_pid_bit(e, op->arg, (u32)op->value); break;
+    case OP_INIT_SIPI: init_sipi(e, op->arg); break;
+    case OP_WAIT_FOR_SIPI: EMIT(e, "\xf4\xeb\xfd"); break; /* 1: hlt; jmp 1b */
+    case OP_AT_RESET:
+      e->cpu->reports_reset = 1;
+      EMIT(e, "\x90");
+      break;
   }
 }
 
-static int gives_value(const struct wire_op *op) {
+/* The values of a CPUID are ECX and EDX, the feature words; at level vmx it exits and has none. */
+static int gives_value(const struct emitter *e, const struct wire_op *op) {
+  if (op->op == OP_CPUID) return e->cpu->record->level == LEVEL_GUEST;
   return op->op == OP_RDMSR || op->op == OP_READ_CR8 || op->op == OP_MMIO_READ;
 }
 
@@ -115,7 +138,8 @@ static void emit_op(struct emitter *e, const struct wire_op *op) {
   instruction(e, op);
   l->end[slot] = e->to;
   if (op->flags & OP_CPL3) EMIT(e, "\xcc");
-  if (gives_value(op)) {
+  if (gives_value(e, op)) {
+    if (op->op == OP_CPUID) EMIT(e, "\x89\xc8"); /* mov %ecx, %eax */
     EMIT(e, "\x41\xbe"), imm32(e, slot); /* mov $slot, %r14d */
     EMIT(e, "\x41\xff\x97"), imm32(e, CPU_LOG_VALUE); /* call *log_value(%r15) */
   }
@@ -147,6 +171,7 @@ int guest_emit(struct cpu *c) {
   l->slots = b->slots;
   l->base = e.to;
   c->rax = c->rcx = c->rdx = 0;
+  c->reports_reset = 0;
   emit_stream(&e, c->ops, b->ops);
   l->main_end = e.to;
   if (vmx)

@@ -6,6 +6,9 @@
     .section .text.start, "ax"
     .globl _start
 _start:
+    movq restarting(%rip), %rdi
+    testq %rdi, %rdi
+    jnz 3f
     movl $1, %eax                       # a ticket: 0 is the bootstrap processor
     lock xaddl %eax, ticket(%rip)
     movl %eax, %edi
@@ -26,6 +29,14 @@ _start:
 1:  call start
 2:  hlt
     jmp 2b
+
+3:  movq $0, restarting(%rip)           # a case has sent this processor an INIT: on with the case
+    movq CPU_EMITTED_STACK(%rdi), %rsp
+    movq %rdi, %r15
+    call guest_restarted
+    movl $0x10, %r12d
+    call *%rax
+    jmp emitted_returned
 
     .text
 # int vm_enter(struct cpu *, int resume): 0 after a VM exit, 1 VMfailInvalid, 2 VMfailValid.
@@ -106,9 +117,13 @@ call_emitted:
     pushq %r13
     pushq %r14
     pushq %r15
+    pushq CPU_EMITTED_STACK(%rsi)
+    movq %rsp, CPU_EMITTED_STACK(%rsi)
     movq %rsi, %r15
     movl $0x10, %r12d
     call *%rdi
+emitted_returned:
+    popq CPU_EMITTED_STACK(%r15)
     popq %r15
     popq %r14
     popq %r13

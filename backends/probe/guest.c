@@ -1,5 +1,7 @@
 #include "guest.h"
+#include "frames.h"
 #include "machine.h"
+#include "processor.h"
 #include "vmx.h"
 
 #define STUB_BYTES 16
@@ -86,8 +88,20 @@ void guest_trap(struct trap_frame *f) {
   log_at(c, EVENT_RETURN, p, f->vector);
 }
 
+/* Where a processor goes on that has been started again: behind the step that waited for it. */
+u8 *guest_restarted(struct cpu *c);
+u8 *guest_restarted(struct cpu *c) {
+  processor_load_tables(c);
+  load_idt(guest_idt);
+  for (u32 i = 0; i < c->block->ops; i++)
+    if (c->ops[i].op == OP_WAIT_FOR_SIPI) return c->layout.end[c->ops[i].slot];
+  fail("a processor has been started again that does not wait for it");
+}
+
 void guest_run_in_root(struct cpu *c) {
   u64 flags = c->block->guest & GUEST_IF;
+  /* INIT is blocked in VMX root operation. */
+  if (c->block->guest & GUEST_INIT && cpuid(1).ecx & 1u << 5) asm volatile("vmxoff" ::: "cc");
   load_idt(guest_idt);
   if (flags) asm volatile("sti" ::: "memory");
   call_emitted(c->layout.base, c);

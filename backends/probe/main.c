@@ -59,8 +59,13 @@ static void append_result(struct cpu *c) {
   frame_append(c->log_base, events);
   f->words = (u16)page_changes(c, frame_reserve(0));
   (void)frame_reserve(f->words * sizeof(struct wire_word));
-  f->registers = (u16)c->registers;
-  frame_append(c->changed, c->registers * sizeof(struct wire_register));
+  if (c->reports_reset) {
+    f->registers = (u16)apic_reset_differences(c, frame_reserve(0));
+    (void)frame_reserve(f->registers * sizeof(struct wire_register));
+  } else {
+    f->registers = (u16)c->registers;
+    frame_append(c->changed, c->registers * sizeof(struct wire_register));
+  }
   f->status = c->status;
   f->activity = c->activity;
   f->blocking = c->blocking;
@@ -106,6 +111,7 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
 
 static void clean_up(struct cpu *c) {
   unblock_nmis();
+  if (c->block->guest & GUEST_INIT) dirty = 1; /* outside VMX operation now */
   if (c->registers && !apic_restore(c)) dirty = 1;
   if (c->shared_pages) pages_restore();
 }

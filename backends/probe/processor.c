@@ -61,7 +61,7 @@ void load_idt(const u64 *idt) {
   asm volatile("lidt %0" ::"m"(r));
 }
 
-static void load_tables(struct cpu *c) {
+void processor_load_tables(struct cpu *c) {
   static const u64 segments[6] = {
       0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff, 0x00cff3000000ffff, 0x00affb000000ffff};
   u64 tss = (u64)c->tss, rsp0 = (u64)c->user_stack + STACK_ROOM;
@@ -105,7 +105,7 @@ void processor_init(struct cpu *c, u32 index) {
   c->log_base = logs[index];
   c->stack = stacks[index][0];
   c->user_stack = stacks[index][1];
-  load_tables(c);
+  processor_load_tables(c);
   c->apic_id = cpuid(1).ebx >> 24;
   apic_init(c);
   if (cpuid(1).ecx & 1u << 5 && !enter_root_operation(c)) fail("VMXON failed");

@@ -6,6 +6,7 @@
 
 /* Once, before the first processor_init. */
 void processors_init(void);
+void processor_load_tables(struct cpu *c);
 void processor_init(struct cpu *c, u32 index);
 
 #endif

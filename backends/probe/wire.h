@@ -67,6 +67,7 @@ struct wire_case {
 #define GUEST_IF 0x1
 #define GUEST_TF 0x2
 #define GUEST_CPL3 0x4
+#define GUEST_INIT 0x8 /* level guest: the case sends this processor an INIT */
 
 /* Followed by items, words, ranges, ops, and for each handler a struct wire_handler and its ops. */
 struct wire_vcpu {
@@ -138,6 +139,11 @@ struct wire_range {
 #define OP_BARRIER 14  /* arg: which, value: how many wait there */
 #define OP_PID_BIT 15  /* locked OR of bit `value` into the descriptor of virtual processor arg */
 #define OP_SEND_IPI 16 /* WRMSR of the ICR: vector `value`, to the processor of virtual processor arg */
+/* Level guest only. */
+#define OP_APIC_MODE 17     /* WRMSR of IA32_APIC_BASE: bits 11:10 of value, the others as they are */
+#define OP_INIT_SIPI 18     /* INIT and two start-up IPIs to the processor of virtual processor arg */
+#define OP_WAIT_FOR_SIPI 19 /* HLT, until INIT and a start-up IPI lead behind it */
+#define OP_AT_RESET 20      /* the registers that the case reports are those after reset */
 /* VMM operations, in root operation. */
 #define OP_FIRST_VMM 32
 #define OP_ITEM 32         /* arg: what, flags: how, value */
