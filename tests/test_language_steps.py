@@ -7,6 +7,8 @@ from spoken import (
     TPR_ONLY,
     case,
     controls,
+    file,
+    mistakes,
     point,
     steps,
 )
@@ -57,7 +59,6 @@ def test_step(text: str, action: object) -> None:
 @pytest.mark.parametrize(
     ("text", "action"),
     [
-        ("{init-sipi: {to: 0}}", InitSipi(0)),
         ("{set-apic-base: disabled}", SetApicBase(0)),
         ("{set-apic-base: xapic}", SetApicBase(0x800)),
         ("{set-apic-base: x2apic}", SetApicBase(0xC00)),
@@ -67,6 +68,23 @@ def test_step(text: str, action: object) -> None:
 )
 def test_step_at_level_guest(text: str, action: object) -> None:
     assert steps(text, level="guest") == (Step(action),)  # type: ignore[arg-type] - any action
+
+
+def test_a_processor_that_is_started_goes_on_behind_its_hlt() -> None:
+    body = "vcpus: {0: {}, 1: {}}\nsteps:\n  - {vcpu: 0, init-sipi: {to: 1}}\n"
+    asked = case(body + "  - {vcpu: 1, hlt: true}", level="guest")
+    assert asked.points[0].program.steps[0] == Step(InitSipi(1))
+    for halts in (["nop"], ["hlt", "hlt"]):
+        steps_of_1 = "".join(f"  - {{vcpu: 1, {name}: true}}\n" for name in halts)
+        assert mistakes(file(body + steps_of_1, level="guest")) == [
+            "9:9: `init-sipi` to 1; it starts another processor behind its one hlt"
+        ]
+
+
+def test_cpuid_has_a_value_at_level_guest_only() -> None:
+    body = "steps: [{cpuid: 0x1, expect: {bits: {21:21: 0x1..0x1}}}]"
+    assert mistakes(file(body, level="guest")) == []
+    assert len(mistakes(file(body))) == 1
 
 
 def test_step_at_cpl_3() -> None:
