@@ -75,6 +75,8 @@ def _of_case(scenario: Scenario, case: Case) -> Record:
 def summarize(records: Iterable[Record], subjects: Mapping[str, Mapping[str, Any]]) -> Summary:
     """Return counts and everything that does not plainly conform, for each subject.
 
+    ``areas`` counts a case at the rule that it asks about, ``rules`` at each rule on which it rests.
+
     *subjects* gives what is known of each: ``says``, ``version``, ``capabilities`` and the like.
     """
     by_subject: dict[str, list[Record]] = {name: [] for name in subjects}
@@ -107,15 +109,19 @@ def in_vain(
 def _of_subject(records: Iterable[Record]) -> dict[str, Any]:
     verdicts = {verdict.value: 0 for verdict in Verdict}
     areas: dict[str, Counter[str]] = {}
+    rules: dict[str, Counter[str]] = {}
     shown = []
     for each in sorted(records, key=lambda each: (each["file"], each["line"])):
         verdicts[each["verdict"]] += 1
         areas.setdefault(_area(each), Counter())[each["verdict"]] += 1
+        for rule in each["rules"]:
+            rules.setdefault(rule, Counter())[each["verdict"]] += 1
         if each["verdict"] != Verdict.CONFORMS.value:
             shown.append({name: value for name, value in each.items() if name != "subject"})
     return {
         "verdicts": verdicts,
         "areas": {name: dict(counts) for name, counts in areas.items()},
+        "rules": {name: dict(counts) for name, counts in rules.items()},
         "cases": shown,
     }
 

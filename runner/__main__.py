@@ -10,6 +10,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "check scenario files without running them",
     "explain": "say step by step what the processor does, and by which rule",
     "convict": "say which case notices each known-bad subject",
+    "coverage": "say which rules have cases, who ran them, and why some have none",
     "certify": "run the main job on every subject present",
     "doctor": "provide what the subjects need, or say how",
 }

@@ -86,6 +86,7 @@ def test_the_summary_counts_verdicts_and_areas() -> None:
         "conforms": 1,
     }
     assert bochs["areas"] == {"rdmsr": {"conforms": 1, "does not conform": 1}, "eoi": {"unsupported": 1}}
+    assert bochs["rules"][j.RULE] == {"conforms": 1, "does not conform": 1}
     assert [case["verdict"] for case in bochs["cases"]] == ["does not conform", "unsupported"]
     assert bochs["cases"][0]["id"] == "specs/vmx/rdmsr/apic-id.yaml::b"
 
