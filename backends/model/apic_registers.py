@@ -176,12 +176,8 @@ def load(apic: LocalApic, offset: int) -> int:
 
 def changes(apic: LocalApic) -> tuple[tuple[int, int], ...]:
     """Return the watched registers that differ from the baseline, by MSR number."""
-    return differences(apic, LocalApic(apic.identity, apic.mode, apic.implementation, []))
-
-
-def differences(apic: LocalApic, other: LocalApic) -> tuple[tuple[int, int], ...]:
-    """Return the watched registers of one APIC that differ from another's, by MSR number."""
-    return tuple((msr, read(apic, msr)) for msr in WATCHED if read(apic, msr) != read(other, msr))
+    fresh = LocalApic(apic.identity, apic.mode, apic.implementation, [])
+    return tuple((msr, read(apic, msr)) for msr in WATCHED if read(apic, msr) != read(fresh, msr))
 
 
 def _write(apic: LocalApic, msr: int, value: int) -> None:

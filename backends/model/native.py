@@ -157,15 +157,15 @@ class NativeProcessor(Processor):
         return COMPLETED
 
     def _after_reset(self) -> tuple[tuple[int, int], ...]:
-        """Return IA32_APIC_BASE and the registers as RESET leaves them, where the baseline is another.
+        """Return IA32_APIC_BASE and the watched registers as RESET leaves them.
 
         SDM: *Local APIC State After Power-Up or Reset*, *x2APIC State Transitions From RESET*.
         """
         apic = self.cpu.apic
-        before = LocalApic(apic.identity, self.setup.apic_mode, apic.implementation, [])
         reset = LocalApic(apic.identity, ApicMode.XAPIC, apic.implementation, [])
         reset.reset()
-        return (IA32_APIC_BASE, apic_base.read(reset)), *apic_registers.differences(reset, before)
+        registers = ((msr, apic_registers.read(reset, msr)) for msr in apic_registers.WATCHED)
+        return (IA32_APIC_BASE, apic_base.read(reset)), *registers
 
     def _external_interrupt(self) -> Run:
         vector = self.cpu.apic.pending() or 0

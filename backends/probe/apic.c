@@ -138,12 +138,11 @@ u32 apic_changes(struct cpu *c, struct wire_register *to) {
   return n;
 }
 
-u32 apic_reset_differences(const struct cpu *c, struct wire_register *to) {
+u32 apic_after_reset(const struct cpu *c, struct wire_register *to) {
   u32 n = 0;
   to[n++] = (struct wire_register){MSR_APIC_BASE, c->base_at_reset};
   for (u32 i = 0; i < watched_registers; i++)
-    if (c->at_reset[i] != c->baseline[i])
-      to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->at_reset[i]};
+    to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->at_reset[i]};
   return n;
 }
 

@@ -16,8 +16,8 @@ void apic_start_others(void);
 void apic_rebase(struct cpu *c);
 /* Registers that differ from the baseline, appended to `to`; returns their number. */
 u32 apic_changes(struct cpu *c, struct wire_register *to);
-/* IA32_APIC_BASE as reset left it, and the registers that differed from the baseline then. */
-u32 apic_reset_differences(const struct cpu *c, struct wire_register *to);
+/* IA32_APIC_BASE and the watched registers as reset left them. */
+u32 apic_after_reset(const struct cpu *c, struct wire_register *to);
 
 /* INIT and two start-up IPIs to one processor, which _start then leads back into its case. */
 void apic_restart(u32 vcpu);

@@ -60,7 +60,7 @@ static void append_result(struct cpu *c) {
   f->words = (u16)page_changes(c, frame_reserve(0));
   (void)frame_reserve(f->words * sizeof(struct wire_word));
   if (c->reports_reset) {
-    f->registers = (u16)apic_reset_differences(c, frame_reserve(0));
+    f->registers = (u16)apic_after_reset(c, frame_reserve(0));
     (void)frame_reserve(f->registers * sizeof(struct wire_register));
   } else {
     f->registers = (u16)c->registers;
