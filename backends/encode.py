@@ -132,7 +132,7 @@ def _ops(
     """Yield the operations of one step; HLT waits for INIT where the processor is *started* again."""
     action = step.action
     if isinstance(action, Post):
-        yield from _post(action, slot, step.vcpu)
+        yield from _post(action, slot)
     elif isinstance(action, Vmm | Inject | Raise):
         for op, flags, arg, value in _vmm(action):
             yield wire.OP.pack(op, flags, slot, arg, value)
@@ -175,17 +175,15 @@ def _guest_op(action: Action) -> tuple[int, int, int]:
     raise CannotEncodeError(f"the step {action!r}")
 
 
-def _post(post: Post, slot: int, sender: int) -> Iterator[bytes]:
-    op = wire.OP_PID_BIT if post.by_guest else wire.OP_PID_BIT_VMM
+def _post(post: Post, slot: int) -> Iterator[bytes]:
+    set_bit, send = (
+        (wire.OP_PID_BIT, wire.OP_SEND_IPI) if post.by_guest else (wire.OP_PID_BIT_VMM, wire.OP_SEND_IPI_VMM)
+    )
     bits = sorted(post.vectors) + [wire.PID_OUTSTANDING] * post.outstanding
     for bit in bits:
-        yield wire.OP.pack(op, 0, slot, post.to, bit)
-    if post.notify is not None and post.by_guest:
-        yield wire.OP.pack(wire.OP_SEND_IPI, 0, slot, post.to, post.notify)
-    elif post.notify is not None:
-        if post.to != sender:
-            raise CannotEncodeError("a VMM that notifies another virtual processor")
-        yield wire.OP.pack(wire.OP_RAISE, 0, slot, post.notify, 0)
+        yield wire.OP.pack(set_bit, 0, slot, post.to, bit)
+    if post.notify is not None:
+        yield wire.OP.pack(send, 0, slot, post.to, post.notify)
     if not post.by_guest:
         yield wire.OP.pack(wire.OP_DONE, 0, slot, 0, 0)
 

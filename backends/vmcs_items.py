@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backends import wire
-from runner.program import BeyondWidth, FieldValue, Flip, Number, Page, PageAddress, Setup, Vmm
+from runner.descriptor import CONTROL, descriptor_words, names_destination
+from runner.program import (
+    BeyondWidth,
+    FieldValue,
+    Flip,
+    Number,
+    Page,
+    PageAddress,
+    PostedInterrupts,
+    Setup,
+    Vmm,
+)
 from runner.vmx import CONTROL_FIELDS, Controls, Field
 
 Item = tuple[int, int, int]
@@ -32,16 +43,7 @@ def of_setup(setup: Setup) -> Iterator[Item]:
     if guest.activity:
         yield Field.GUEST_ACTIVITY_STATE, wire.HOW_SET, int(guest.activity)
     if setup.posted:
-        posted = setup.posted
-        yield Field.POSTED_INTERRUPT_NOTIFICATION_VECTOR, wire.HOW_SET, posted.notification_vector
-        pir = sum(1 << vector for vector in posted.pir)
-        for index in range(4):
-            yield wire.ITEM_PID + index, wire.HOW_SET, pir >> 64 * index & (1 << 64) - 1
-        yield (
-            wire.ITEM_PID + 4,
-            wire.HOW_SET,
-            posted.outstanding | posted.suppress << 1 | (posted.notification_vector & 0xFF) << 16,
-        )
+        yield from _posted(setup.posted)
     yield from _msr_lists(setup)
     for field, value in setup.fields:
         yield _field(field, value)
@@ -52,6 +54,15 @@ def _controls(controls: Controls) -> Iterator[Item]:
         word = controls.word(kind)
         if word:
             yield field, wire.HOW_CONTROL, word
+
+
+def _posted(posted: PostedInterrupts) -> Iterator[Item]:
+    yield Field.POSTED_INTERRUPT_NOTIFICATION_VECTOR, wire.HOW_SET, posted.notification_vector
+    for index, word in enumerate(descriptor_words(posted)):
+        own = 8 * index == CONTROL and not names_destination(posted)
+        yield wire.ITEM_PID + index, wire.HOW_OWN if own else wire.HOW_SET, word
+    if posted.pid_pointer_flip is not None:
+        yield wire.ITEM_PID_POINTER, wire.HOW_FLIP, posted.pid_pointer_flip
 
 
 def _eoi_exit_bitmap(vectors: frozenset[int]) -> Iterator[Item]:

@@ -5,20 +5,26 @@ What an ``after`` does not name is as the program itself left it; see `runner.pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from runner.apic import QUIET_MSRS, REGISTERS_BY_MSR, register_name
+from runner.descriptor import (
+    CONTROL,
+    DESCRIPTOR_BYTES,
+    DESTINATION,
+    OUTSTANDING,
+    SUPPRESS,
+    descriptor_words,
+    word_at,
+)
 from runner.exit_mismatches import Mismatch
 from runner.expectation_words import word_expectation_words
 from runner.outcome import Final
 from runner.pages import page_key, untouched
-from runner.program import Program
+from runner.program import PostedInterrupts, Program
 from runner.scenario import After, Expected, Keep, PidExpected, WordExpected, WordOneOf
 from runner.vmx import name_of
 from runner.words import blocking_words, hexadecimal, vectors_words
-
-OUTSTANDING, SUPPRESS = 1 << 0, 1 << 1
-"""Bits 256 and 257 of a posted-interrupt descriptor, in its fifth 64-bit word."""
 
 DESCRIPTOR = ("PIR", "ON and SN")
 
@@ -114,23 +120,30 @@ def word_name(offset: int) -> str:
 def _descriptor_mismatches(
     program: Program, vcpu: int, wanted: PidExpected, seen: Final
 ) -> Iterator[Mismatch]:
-    """Compare PIR, ON, SN and the bits that nobody may write; NV and NDST are the kit's own."""
-    posted = program.vcpus[vcpu].posted
-    before = frozenset[int]() if posted is None else posted.pir
-    pir = before if wanted.pir is None else wanted.pir
+    """Compare the whole descriptor; of NV and NDST only what the setup itself names."""
+    posted = program.vcpus[vcpu].posted or PostedInterrupts()
+    pir = posted.pir if wanted.pir is None else wanted.pir
+    outstanding = posted.outstanding if wanted.outstanding is None else wanted.outstanding
     requested, control = _descriptor(seen)
     seen_pir = frozenset(vector for vector in range(256) if requested >> vector & 1)
     if seen_pir != pir:
         yield "PIR of the posted-interrupt descriptor", vectors_words(pir), vectors_words(seen_pir)
-    outstanding = wanted.outstanding
-    if outstanding is None:
-        outstanding = posted is not None and posted.outstanding
-    suppress = posted is not None and posted.suppress
-    for name, bit, want in (("ON", OUTSTANDING, outstanding), ("SN", SUPPRESS, suppress)):
+    for name, bit, want in (("ON", OUTSTANDING, outstanding), ("SN", SUPPRESS, posted.suppress)):
         if bool(control & bit) != want:
             yield f"{name} of the posted-interrupt descriptor", str(int(want)), str(int(not want))
-    if any(seen.pid[5:]):
-        yield "bits 511:320 of the posted-interrupt descriptor", "0", "not 0"
+    yield from _other_descriptor_mismatches(posted, seen.pid)
+
+
+def _other_descriptor_mismatches(posted: PostedInterrupts, seen: Sequence[int]) -> Iterator[Mismatch]:
+    wanted, named = descriptor_words(posted), dict(posted.words)
+    for offset in range(CONTROL, DESCRIPTOR_BYTES, 4):
+        if offset in (CONTROL, DESTINATION) and offset not in named:
+            continue
+        ignored = OUTSTANDING | SUPPRESS if offset == CONTROL else 0
+        want, word = (word_at(words, offset) & ~ignored for words in (wanted, seen))
+        if want != word:
+            place = f"word {offset:02X}H of the posted-interrupt descriptor"
+            yield place, hexadecimal(want), hexadecimal(word)
 
 
 def _physical_mismatches(after: After, seen: Mapping[int, int]) -> Iterator[Mismatch]:

@@ -66,12 +66,19 @@ FieldValue = Number | Flip | PageAddress | BeyondWidth
 
 @dataclass(frozen=True, slots=True)
 class PostedInterrupts:
-    """The posted-interrupt descriptor at VM entry, and the notification vector in the VMCS."""
+    """The posted-interrupt descriptor at VM entry, and the notification vector in the VMCS.
+
+    ``words`` are 32-bit words of the descriptor from byte 32 on, by offset; ON and SN stand apart. Where
+    they do not name it, NV is the notification vector and NDST the processor's own APIC ID.
+    ``pid_pointer_flip`` is a bit to invert in the descriptor's entry of the PID-pointer table.
+    """
 
     notification_vector: int = 0xF2
     pir: frozenset[int] = frozenset()
     outstanding: bool = False
     suppress: bool = False
+    words: tuple[tuple[int, int], ...] = ()
+    pid_pointer_flip: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from runner.apic import ApicMode, Fill, VirtualApicPage
+from runner.descriptor import CONTROL, OUTSTANDING, SUPPRESS
 from runner.layers import Layers
 from runner.nodes import Map, Node, Notes, Scalar
 from runner.program import (
@@ -161,12 +162,25 @@ def _posted(layers: Layers, notes: Notes) -> PostedInterrupts | None:
     if layers.last("posted") is None:
         return None
     posted = layers.inner("posted")
+    pid_pointer = posted.inner("pid-pointer").last("flip")
     return PostedInterrupts(
         notification_vector=_number(posted, "notification-vector", 0xF2),
         pir=vectors(posted.last("pir"), notes),
         outstanding=_flag(posted, "outstanding"),
         suppress=_flag(posted, "suppress"),
+        words=_descriptor_words(posted.inner("words"), notes),
+        pid_pointer_flip=number(pid_pointer) if pid_pointer else None,
     )
+
+
+def _descriptor_words(layers: Layers, notes: Notes) -> tuple[tuple[int, int], ...]:
+    result: dict[int, int] = {}
+    for level in layers.levels:
+        result.update(page_words(level, notes, lambda key, node: {int(key, 0): number(node)}))
+        for key, node in level.nodes.items():
+            if int(key, 0) == CONTROL and number(node) & (OUTSTANDING | SUPPRESS):
+                notes.add(node.mark, "bits 1:0 of 0x20 are ON and SN; write `outstanding` and `suppress`")
+    return tuple(sorted(result.items()))
 
 
 def _msr_lists(layers: Layers) -> MsrLists:

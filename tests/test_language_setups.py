@@ -110,6 +110,11 @@ WORDS = {0x100 + 16 * n: 0 for n in range(8)} | {0x110: 1 << 17, 0x120: 1 << 17}
             PostedInterrupts(0x100, frozenset({0x71}), outstanding=True, suppress=True),
         ),
         (
+            "{posted: {words: {0x24: 0x5, 32: 0x410000, 0x3c: 0xffffffff}, pid-pointer: {flip: 5}}}",
+            "posted",
+            PostedInterrupts(words=((0x20, 0x410000), (0x24, 5), (0x3C, 0xFFFFFFFF)), pid_pointer_flip=5),
+        ),
+        (
             "{fields: {virtual-apic-address: {page: own, add: 8}, tpr-threshold: 5}}",
             "fields",
             ((Field.VIRTUAL_APIC_ADDRESS, PageAddress(Page.OWN, 0, 8)), (Field.TPR_THRESHOLD, Number(5))),

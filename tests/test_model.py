@@ -115,9 +115,16 @@ NOT_MODELLED: dict[str, tuple[Setup, Action | Step]] = {
     "wait-for-SIPI": (setup(REGISTERS, guest=GuestState(activity=Activity.WAIT_FOR_SIPI)), Plain.NOP),
     "delivery mode 100B": (setup("use-msr-bitmaps"), Wrmsr(0x830, 0x40400)),
     "a timer count of 5H": (setup("use-msr-bitmaps"), Wrmsr(0x838, 5)),
-    "IPI virtualization": (
-        setup(f"{POSTED} activate-tertiary-controls ipi-virtualization", posted=PostedInterrupts()),
-        Wrmsr(0x830, 0x31),
+    "a PID pointer at 1F0008H": (
+        setup(
+            f"{POSTED} activate-tertiary-controls ipi-virtualization",
+            posted=PostedInterrupts(),
+            fields=(
+                (Field.PID_POINTER_TABLE_ADDRESS, Number(0x1F0000)),
+                (Field.LAST_PID_POINTER_INDEX, Number(1)),
+            ),
+        ),
+        Wrmsr(0x830, 1 << 32 | 0x31),
     ),
     "the posted-interrupt descriptor": (setup(REGISTERS), Post(0, frozenset([0x31]), None)),
     "InitSipi": (setup(REGISTERS), InitSipi(1)),

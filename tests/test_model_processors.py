@@ -1,4 +1,4 @@
-"""Several virtual processors, posted interrupts, IPI virtualization's exits, and MSR lists."""
+"""Several virtual processors, and MSR lists."""
 
 from __future__ import annotations
 
@@ -10,27 +10,22 @@ from modelled import (
     POSTED,
     REGISTERS,
     answer,
-    delivered,
     deliveries,
     observe,
     page,
-    rules,
     setup,
     steps_of,
 )
 
 from backends.model import Model
-from runner.apic import STALE, VPPR
+from runner.apic import STALE
 from runner.outcome import (
-    GP0,
     Completed,
     Entered,
     EntryFailure,
     Observation,
-    Rip,
     Stuck,
     Unsupported,
-    VmExit,
     VmxAbort,
 )
 from runner.program import (
@@ -43,10 +38,7 @@ from runner.program import (
     Page,
     PageAddress,
     Plain,
-    Post,
-    PostedInterrupts,
     Program,
-    Raise,
     Rdmsr,
     Setup,
     Step,
@@ -155,136 +147,6 @@ def test_an_interrupt_that_comes_at_a_barrier_is_taken_there() -> None:
         Step(ready, 1),
     )
     assert deliveries(late)[:2] == [[(0x51, 0)], []]
-
-
-# Posted interrupts
-
-
-def posting(  # noqa: PLR0913 -- one argument a part of the state
-    *,
-    pir: tuple[int, ...] = (),
-    on: bool = True,
-    tpr: int = 0,
-    irr: tuple[int, ...] = (),
-    rvi: int = 0,
-    if_: bool = False,
-) -> Setup:
-    posted = PostedInterrupts(NV, frozenset(pir), on)
-    one = page({0x104: 1}, tpr=tpr, irr=irr)
-    return setup(POSTED, posted=posted, page=one, rvi=rvi, guest=GuestState(interrupt_flag=if_))
-
-
-@pytest.mark.parametrize("on", [False, True])
-def test_a_notification_at_entry_merges_pir_without_an_exit(on: bool) -> None:  # noqa: FBT001
-    seen = observe(posting(pir=(0x71, 0x5), on=on), Raise(NV), Plain.NOP)
-    assert [step.outcomes for step in seen.steps] == [(DONE,), (DONE,)]
-    final = seen.finals[0]
-    assert (final.rvi, final.svi, final.physical) == (0x71, 0, ())
-    assert final.pid == (0, 0, 0, 0, NV << 16, 0, 0, 0)
-    assert dict(final.page) == {0x200: 1 << 5, 0x230: 1 << 17}
-
-
-@pytest.mark.parametrize(
-    ("rvi", "pir", "expected"), [(0x41, (0x77,), 0x77), (0x81, (0x77,), 0x81), (0x41, (), 0x41)]
-)
-def test_rvi_becomes_the_larger_of_itself_and_pir(rvi: int, pir: tuple[int, ...], expected: int) -> None:
-    seen = observe(posting(pir=pir, tpr=0xF0, rvi=rvi, irr=(0x91,)), Raise(NV), Plain.NOP)
-    assert (seen.finals[0].rvi, seen.finals[0].pid[4]) == (expected, NV << 16)
-    assert dict(seen.finals[0].page).get(VPPR) == 0xF0
-
-
-def test_a_posted_interrupt_is_delivered_at_once() -> None:
-    seen = observe(posting(pir=(0x71,), if_=True), Raise(NV), Plain.NOP)
-    assert delivered(seen.steps[0]) == [(0x71, 1)]
-
-
-def test_a_descriptor_without_a_notification_is_not_read() -> None:
-    seen = observe(posting(pir=(0x71,), if_=True), Plain.NOP)
-    assert (deliveries(seen), seen.finals[0].pid[1]) == ([[]], 1 << 0x31)
-
-
-def test_another_vector_exits() -> None:
-    seen = observe(posting(pir=(0x71,)), Raise(0x51), Plain.NOP)
-    assert seen.steps[0].outcomes[1] == VmExit(1, rip=Rip.NEXT, interruption_information=0x80000051)
-    assert seen.finals[0].pid[4] & 1 == 1
-
-
-def test_posting_from_another_processor_reaches_a_spinning_guest() -> None:
-    sender = setup(POSTED, posted=PostedInterrupts(NV))
-    receiver = setup(POSTED, posted=PostedInterrupts(NV), guest=OPEN, eoi=True)
-    ready = Barrier("ready")
-    seen = together(
-        (sender, receiver),
-        Step(ready, 0),
-        Step(ready, 1),
-        Step(Post(1, frozenset([0x31, 0x71]), NV), 0),
-        Step(Plain.SPIN, 1),
-    )
-    assert [step.outcomes for step in seen.steps] == [(DONE,)] * 4
-    assert delivered(seen.steps[3]) == [(0x71, 3), (0x31, 3)]
-    assert [final.pid for final in seen.finals] == [(0, 0, 0, 0, NV << 16, 0, 0, 0)] * 2
-
-
-def test_posting_wakes_a_halted_guest_or_leaves_it_halted() -> None:
-    for tpr, outcome, taken in ((0, DONE, [(0x71, 3)]), (0xF0, Stuck.STAYS_HALTED, [])):
-        receiver = setup(POSTED, posted=PostedInterrupts(NV), guest=OPEN, page=page(tpr=tpr))
-        sender = setup(POSTED, posted=PostedInterrupts(NV))
-        seen = together(
-            (sender, receiver),
-            Step(Barrier("ready"), 0),
-            Step(Barrier("ready"), 1),
-            Step(Plain.HLT, 1),
-            Step(Plain.NOP, 1),
-            Step(Post(1, frozenset([0x71]), NV), 0),
-        )
-        assert (seen.steps[2].outcomes, delivered(seen.steps[2])) == ((outcome,), taken)
-        assert seen.finals[1].pid[1] == 0
-
-
-def test_a_vmm_posts_to_its_own_virtual_processor() -> None:
-    post = Post(0, frozenset([0x71]), NV, by_guest=False)
-    seen = observe(posting(if_=True, on=False), Plain.VMCALL, post, Plain.NOP)
-    assert deliveries(seen) == [[], [(0x71, 2)], []]
-    silent = observe(
-        posting(on=False), Plain.VMCALL, Post(0, frozenset([3]), None, by_guest=False), Plain.NOP
-    )
-    assert (silent.finals[0].pid[0], silent.finals[0].pid[4] & 1) == (8, 1)
-    quiet = Post(0, frozenset([3]), None, outstanding=False)
-    left = observe(posting(pir=(0xFF, 0x41), on=False), quiet)
-    assert left.finals[0].pid == (8, 2, 0, 1 << 63, NV << 16, 0, 0, 0)
-
-
-# IPI virtualization, where it ends in an exit
-
-
-@pytest.mark.parametrize(
-    "command", [0x1031, 0x40031, 0x80031, 0x8031, 0x831, 0x131, 0x05, 0x31 | 1 << 32, 0x31 | 0xFFFFFFFF << 32]
-)
-def test_an_icr_value_that_cannot_be_virtualized_exits_after_the_store(command: int) -> None:
-    seen = observe(setup(IPI, posted=PostedInterrupts(NV)), Wrmsr(0x830, command))
-    assert seen.steps[0].outcomes == (VmExit(56, 0x300, rip=Rip.NEXT),)
-    stored = {0x300: command & 0xFFFFFFFF, 0x304: command >> 32}
-    assert dict(seen.finals[0].page) == {offset: word for offset, word in stored.items() if word}
-
-
-@pytest.mark.parametrize(
-    ("command", "rule"),
-    [
-        (0x1031, "ipi.bit-12-exits"),
-        (0x40031, "ipi.suitable-icr-values"),
-        (0x05, "ipi.vector-below-16-exits"),
-        (0x31 | 1 << 32, "ipi.target-above-last-index-exits"),
-    ],
-)
-def test_the_trace_says_why_an_ipi_is_not_virtualized(command: int, rule: str) -> None:
-    named = rules(setup(IPI, posted=PostedInterrupts(NV)), Wrmsr(0x830, command))
-    assert {each for each in named if each.startswith("ipi.")} == {"ipi.icr-write-virtualized", rule}
-
-
-@pytest.mark.parametrize("bit", [13, 16, 17, *range(20, 32)])
-def test_reserved_icr_bits_fault(bit: int) -> None:
-    seen = observe(setup(IPI, posted=PostedInterrupts(NV)), Wrmsr(0x830, 0x31 | 1 << bit))
-    assert (seen.steps[0].outcomes, seen.finals[0].page) == ((GP0,), ())
 
 
 # MSR lists

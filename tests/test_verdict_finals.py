@@ -103,13 +103,39 @@ def descriptor(pir: int = 0, control: int = 0, rest: int = 0) -> Final:
         (descriptor(), "PIR of the posted-interrupt descriptor: 21H / none"),
         (descriptor(1 << 0x21, 0), "ON of the posted-interrupt descriptor: 1 / 0"),
         (descriptor(1 << 0x21, 3), "SN of the posted-interrupt descriptor: 0 / 1"),
-        (descriptor(1 << 0x21, 1, 5), "bits 511:320"),
+        (descriptor(1 << 0x21, 1, 5), "word 28H of the posted-interrupt descriptor: 0H / 5H"),
     ],
 )
 def test_a_descriptor_that_nothing_names_is_as_set_up(seen: Final, said: str) -> None:
     posted = PostedInterrupts(pir=frozenset({0x21}), outstanding=True)
     point = j.point(j.program(Plain.NOP, posted=posted), StepExpected())
     text = j.found(point, j.seen(StepResult((Completed(),)), final=seen))
+    assert said in text
+    assert bool(said) is bool(text)
+
+
+@pytest.mark.parametrize(
+    ("control", "rest", "said"),
+    [
+        (0x5A5A5A5A_00410001, 0xFFFFFFFF_00000000, ""),
+        (
+            0x5A5A5A5A_00F20001,
+            0xFFFFFFFF_00000000,
+            "word 20H of the posted-interrupt descriptor: 410000H / F20000H",
+        ),
+        (
+            0x00000000_00410001,
+            0xFFFFFFFF_00000000,
+            "word 24H of the posted-interrupt descriptor: 5A5A5A5AH / 0H",
+        ),
+        (0x5A5A5A5A_00410001, 0, "word 2CH of the posted-interrupt descriptor: FFFFFFFFH / 0H"),
+    ],
+)
+def test_words_of_the_descriptor_that_the_setup_names_stay(control: int, rest: int, said: str) -> None:
+    words = ((0x20, 0x410000), (0x24, 0x5A5A5A5A), (0x2C, 0xFFFFFFFF))
+    posted = PostedInterrupts(outstanding=True, words=words)
+    point = j.point(j.program(Plain.NOP, posted=posted), StepExpected())
+    text = j.found(point, j.seen(StepResult((Completed(),)), final=descriptor(0, control, rest)))
     assert said in text
     assert bool(said) is bool(text)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from backends.model import apic_base, apic_registers, cr8, exits, msr_bitmap, registers
 from backends.model.apic_base import IA32_APIC_BASE
-from backends.model.memory import NotModelled, PostedInterruptDescriptor, structures_of
+from backends.model.memory import NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.vmcs import BLOCKED
 from runner.apic import ICR, ApicMode
+from runner.descriptor import OUTSTANDING
 from runner.outcome import GP0, Completed, Fault, VmExit
 from runner.program import Action, Cpuid, MmioRead, Plain, Post, Rdmsr, ReadCr8, SetApicBase, WriteCr8, Wrmsr
 from runner.vmx import Access, Activity, Blocking, ExitReason
@@ -100,7 +101,7 @@ def post(cpu: LogicalProcessor, action: Post) -> None:
     descriptor = cpu.memory.descriptor(address)
     for vector in action.vectors:
         descriptor.pir |= 1 << vector
-    descriptor.control |= PostedInterruptDescriptor.OUTSTANDING * action.outstanding
+    descriptor.control |= OUTSTANDING * action.outstanding
 
 
 def _plain(cpu: LogicalProcessor, action: Plain) -> Result:

@@ -1,34 +1,72 @@
-"""IPI virtualization, as far as it ends in a VM exit. SDM: *IPI Virtualization*."""
+"""IPI virtualization. SDM: *IPI Virtualization*."""
 
 from __future__ import annotations
 
 from backends.model import exits
-from backends.model.memory import NotModelled
+from backends.model.memory import PostedInterruptDescriptor
 from backends.model.state import LogicalProcessor
-from runner.apic import VICR
-from runner.outcome import VmExit
+from runner.apic import VICR, ApicMode
+from runner.descriptor import OUTSTANDING, SUPPRESS
+from runner.outcome import Completed, VmExit
 from runner.vmx import ExitReason
+
+COMPLETED = Completed()
 
 _UNSUITABLE = 0b11 << 18 | 1 << 15 | 1 << 12 | 1 << 11 | 0b111 << 8
 """Shorthand, trigger mode, bit 12, destination mode and delivery mode, all of which must be 0."""
 
 
-def virtualize(cpu: LogicalProcessor, command: int) -> VmExit:
-    """Return the APIC-write exit of an ICR value that cannot be virtualized."""
-    rule, sentence = _obstacle(cpu, command)
-    if not rule:
-        raise NotModelled("IPI virtualization into a posted-interrupt descriptor")
-    cpu.trace.by(rule, sentence + ": VM exit 56", command)
-    return exits.trap_like(cpu, ExitReason.APIC_WRITE, VICR)
+def virtualize(cpu: LogicalProcessor, command: int) -> Completed | VmExit:
+    """Post the vector of an ICR value and notify; or return the APIC-write exit if that cannot be done."""
+    by, vector, target = cpu.trace.by, command & 0xFF, command >> 32
+    entry, obstacle = 0, _obstacle(cpu, command)
+    if not obstacle:
+        entry = cpu.memory.pid_pointer(cpu.vmcs.pid_pointer_table_address + 8 * target)
+        obstacle = _invalid(cpu, entry, target)
+    if obstacle:
+        rule, sentence = obstacle
+        by(rule, "{}: VM exit 56", sentence)
+        return exits.trap_like(cpu, ExitReason.APIC_WRITE, VICR)
+    descriptor = cpu.memory.descriptor(entry & ~0x3F)
+    descriptor.pir |= 1 << vector
+    by("ipi.sets-pir-atomically", "PIR[{:02X}H] of the descriptor of {:X}H := 1", vector, target)
+    _notify(cpu, descriptor)
+    return COMPLETED
 
 
-def _obstacle(cpu: LogicalProcessor, command: int) -> tuple[str, str]:
+def _obstacle(cpu: LogicalProcessor, command: int) -> tuple[str, str] | None:
     if command & 1 << 12:
-        return "ipi.bit-12-exits", "bit 12 of {:X}H is 1"
+        return "ipi.bit-12-exits", f"bit 12 of {command:X}H is 1"
     if command & _UNSUITABLE:
-        return "ipi.suitable-icr-values", "{:X}H is no fixed, edge-triggered IPI to one physical destination"
+        sentence = f"{command:X}H is no fixed, edge-triggered IPI to one physical destination"
+        return "ipi.suitable-icr-values", sentence
     if command & 0xFF < 16:
-        return "ipi.vector-below-16-exits", "the vector of {:X}H is below 16"
-    if command >> 32 > cpu.vmcs.last_pid_pointer_index:
-        return "ipi.target-above-last-index-exits", "the target of {:X}H is above the last PID-pointer index"
-    return "", ""
+        return "ipi.vector-below-16-exits", f"the vector of {command:X}H is below 16"
+    last = cpu.vmcs.last_pid_pointer_index
+    if command >> 32 > last:
+        sentence = f"the target of {command:X}H is above the last PID-pointer index {last:X}H"
+        return "ipi.target-above-last-index-exits", sentence
+    return None
+
+
+def _invalid(cpu: LogicalProcessor, entry: int, target: int) -> tuple[str, str] | None:
+    """Return why an entry of the PID-pointer table leads to no descriptor."""
+    if entry & 0x3F == 1 and not entry >> cpu.implementation.physical_address_width:
+        return None
+    return "ipi.pid-pointer-table-entry", f"the table's entry for {target:X}H, {entry:X}H, is not valid"
+
+
+def _notify(cpu: LogicalProcessor, descriptor: PostedInterruptDescriptor) -> None:
+    control, by = descriptor.control, cpu.trace.by
+    if control & (OUTSTANDING | SUPPRESS):
+        by("ipi.notifies-unless-on-or-sn", "ON is {}, SN {}: no notification", control & 1, control >> 1 & 1)
+        return
+    descriptor.control |= OUTSTANDING
+    by("ipi.notifies-unless-on-or-sn", "ON := 1")
+    vector, destination = control >> 16 & 0xFF, control >> 32
+    if cpu.apic.mode is not ApicMode.X2APIC:
+        destination = destination >> 8 & 0xFF
+    by("ipi.notification-from-nv-and-ndst", "vector {:02X}H is sent to APIC ID {:X}H", vector, destination)
+    for apic in cpu.apic.bus:
+        if apic.answers_to(destination, logical=False):
+            apic.accept(vector)

@@ -6,13 +6,14 @@ from backends.model import apic_base, apic_registers, exits
 from backends.model.apic_base import IA32_APIC_BASE
 from backends.model.implementation import Implementation
 from backends.model.local_apic import BASELINE, LocalApic
-from backends.model.memory import Memory, MemoryPage, PostedInterruptDescriptor, structures_of
+from backends.model.memory import Memory, MemoryPage, structures_of
 from backends.model.native import NativeProcessor
 from backends.model.processor import Processor
 from backends.model.state import LogicalProcessor
 from backends.model.trace import Trace
 from backends.model.vmcs import vmcs_of
 from backends.model.waiting import Barriers, Run, Wait, Waiting
+from runner.apic import ApicMode
 from runner.outcome import Final, Observation, StepResult
 from runner.program import Level, Program
 
@@ -34,7 +35,8 @@ class Machine:
             memory.pages[own.virtual_apic_page] = MemoryPage(own.virtual_apic_page, setup.page)
             memory.bitmaps[own.msr_bitmap] = setup.msr_bitmap
             if setup.posted is not None:
-                memory.descriptors[own.descriptor] = PostedInterruptDescriptor(setup.posted)
+                destination = index if setup.apic_mode is ApicMode.X2APIC else index << 8
+                memory.add_descriptor(index, setup.posted, destination)
             vmcs = vmcs_of(setup, index, len(program.vcpus), implementation)
             self.bus.append(LocalApic(index, setup.apic_mode, implementation, self.bus))
             cpu = LogicalProcessor(index, vmcs, self.bus[index], memory, trace)
@@ -115,4 +117,6 @@ def take_turns(runs: list[Run], apics: list[LocalApic]) -> None:
 
 
 def _ready(waits: list[Wait]) -> int | None:
-    return next((index for index, wait in enumerate(waits) if wait.ready()), None)
+    """Return whose turn it is: who only lets others pass comes last."""
+    ready = [index for index, wait in enumerate(waits) if wait.ready()]
+    return min(ready, key=lambda index: (waits[index].why is Waiting.TURN, index), default=None)

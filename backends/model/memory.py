@@ -13,6 +13,7 @@ from runner.apic import (
     fill_bytes,
     vector_bit,
 )
+from runner.descriptor import descriptor_words
 from runner.program import Page, PageAddress, PostedInterrupts
 from runner.vmx import HIGH_MSRS, LOW_MSRS, Field, MsrBitmap, MsrRange
 
@@ -138,36 +139,43 @@ class MemoryPage:
 
 
 class PostedInterruptDescriptor:
-    """A posted-interrupt descriptor. SDM: *Posted-Interrupt Processing*.
+    """A posted-interrupt descriptor. SDM: *Posted-Interrupt Processing*, *IPI Virtualization*.
 
-    ``pir`` are its bits 255:0; ``control`` its bits 319:256: ON, SN and NV; NDST is 0.
+    ``pir`` are its bits 255:0, ``control`` its bits 319:256 with ON, SN, NV and NDST, ``rest`` the others.
     """
 
-    __slots__ = ("control", "pir")
-    OUTSTANDING, SUPPRESS = 1 << 0, 1 << 1
+    __slots__ = ("control", "pir", "rest")
 
-    def __init__(self, posted: PostedInterrupts) -> None:
-        self.pir = sum(1 << vector for vector in posted.pir)
-        self.control = (
-            posted.outstanding * self.OUTSTANDING
-            | posted.suppress * self.SUPPRESS
-            | (posted.notification_vector & 0xFF) << 16
-        )
+    def __init__(self, posted: PostedInterrupts, destination: int = 0) -> None:
+        words = descriptor_words(posted, destination=destination)
+        self.pir = sum(word << 64 * index for index, word in enumerate(words[:4]))
+        self.control, self.rest = words[4], words[5:]
 
     def words(self) -> tuple[int, ...]:
         """Return the eight 64-bit words."""
-        return (*(self.pir >> 64 * index & (1 << 64) - 1 for index in range(4)), self.control, 0, 0, 0)
+        return (*(self.pir >> 64 * index & (1 << 64) - 1 for index in range(4)), self.control, *self.rest)
 
 
 class Memory:
-    """What lies at which physical address; every virtual processor's structures, and the stale page."""
+    """What lies at which physical address; every virtual processor's structures, and the stale page.
 
-    __slots__ = ("bitmaps", "descriptors", "pages")
+    ``pid_pointers`` are the 8-byte entries of the PID-pointer table that are not 0, by address.
+    """
+
+    __slots__ = ("bitmaps", "descriptors", "pages", "pid_pointers")
 
     def __init__(self) -> None:
         self.pages: dict[int, MemoryPage] = {}
         self.bitmaps: dict[int, MsrBitmap] = {}
         self.descriptors: dict[int, PostedInterruptDescriptor] = {}
+        self.pid_pointers: dict[int, int] = {}
+
+    def add_descriptor(self, vcpu: int, posted: PostedInterrupts, destination: int) -> None:
+        """Set up a virtual processor's posted-interrupt descriptor, and its PID pointer."""
+        address = structures_of(vcpu).descriptor
+        self.descriptors[address] = PostedInterruptDescriptor(posted, destination)
+        flipped = 0 if posted.pid_pointer_flip is None else 1 << posted.pid_pointer_flip
+        self.pid_pointers[PID_POINTER_TABLE + 8 * vcpu] = (address | 1) ^ flipped
 
     def page(self, address: int) -> MemoryPage | None:
         """Return the page at *address*; ``None`` where nothing is known of that memory."""
@@ -189,6 +197,12 @@ class Memory:
         if address not in self.descriptors:
             raise NotModelled(f"the posted-interrupt descriptor at {address:X}H: nothing is known there")
         return self.descriptors[address]
+
+    def pid_pointer(self, address: int) -> int:
+        """Return the entry of the PID-pointer table at *address*."""
+        if address & ~0xFFF != PID_POINTER_TABLE or address & 7:
+            raise NotModelled(f"a PID pointer at {address:X}H: nothing is known there")
+        return self.pid_pointers.get(address, 0)
 
 
 @lru_cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from backends.model import evaluation
 from backends.model.local_apic import highest
-from backends.model.memory import PostedInterruptDescriptor
 from backends.model.state import LogicalProcessor
 from runner.apic import VIRR
+from runner.descriptor import OUTSTANDING
 
 
 def is_notification(cpu: LogicalProcessor, vector: int) -> bool:
@@ -26,7 +26,7 @@ def process(cpu: LogicalProcessor) -> None:
     """Merge the posted-interrupt requests into VIRR and RVI, and evaluate."""
     vmcs, by = cpu.vmcs, cpu.trace.by
     descriptor = cpu.memory.descriptor(vmcs.posted_interrupt_descriptor_address)
-    descriptor.control &= ~PostedInterruptDescriptor.OUTSTANDING
+    descriptor.control &= ~OUTSTANDING
     by("posted.clears-on-atomically", "ON of the descriptor := 0")
     cpu.apic.end_of_interrupt()
     by("posted.writes-physical-eoi", "0 is written to the physical EOI register")

@@ -101,6 +101,8 @@ class Processor(Boundary):
         stream.inside = False
         stream.record.add(COMPLETED)
         stream.next += 1
+        if isinstance(action, Barrier):
+            yield Wait(Waiting.TURN, lambda: True)
 
     def _wait_at(self, barrier: str) -> Run:
         cpu, barriers = self.cpu, self.barriers
@@ -111,3 +113,4 @@ class Processor(Boundary):
                 self.stream.record.add(Stuck.DID_NOT_RETURN)
                 raise Ended
             yield from self.pass_boundary()
+        yield from self.pass_boundary()

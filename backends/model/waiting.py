@@ -10,11 +10,15 @@ from runner.program import Barrier, Program
 
 
 class Waiting(Enum):
-    """Why a virtual processor does not go on by itself."""
+    """Why a virtual processor does not go on by itself.
+
+    ``TURN``: it has come through a barrier and lets the others come through too.
+    """
 
     SPIN = "spin"
     BARRIER = "barrier"
     INACTIVE = "inactive"
+    TURN = "turn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,16 @@ void apic_raise(u8 vector) {
     write(mode, ICR, 0x44000u | vector); /* shorthand self, fixed, asserted */
 }
 
+void apic_send(u32 apic_id, u8 vector) {
+  u8 mode = mode_now();
+  if (mode == MODE_X2APIC) {
+    wrmsr(MSR_X2APIC + ICR, (u64)apic_id << 32 | vector);
+  } else if (mode == MODE_XAPIC) {
+    write(mode, ICR_HIGH, apic_id << 24);
+    write(mode, ICR, vector);
+  }
+}
+
 /* Opens the interrupt window in root operation; host_trap takes what comes and ends it. */
 void apic_drain(void) { asm volatile("sti; nop; nop; cli" ::: "memory"); }
 

@@ -9,6 +9,7 @@ void apic_init(struct cpu *c);
 int apic_set_mode(u8 mode);
 void apic_eoi(void);
 void apic_raise(u8 vector);
+void apic_send(u32 apic_id, u8 vector);
 void apic_drain(void);
 void apic_start_others(void);
 

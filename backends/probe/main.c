@@ -104,6 +104,7 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
   if (vcpus > 1) meet(vcpus);
   if (dirty == 2) return END_MODE;
   vmm_run(c);
+  if (vcpus > 1) meet(vcpus); /* until then another may send an IPI */
   c->registers = apic_changes(c, c->changed);
   if (vcpus > 1) meet(vcpus);
   return END_COMPLETE;

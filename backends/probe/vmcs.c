@@ -1,4 +1,5 @@
 #include "vmcs.h"
+#include "descriptor.h"
 #include "machine.h"
 #include "page.h"
 #include "vmx.h"
@@ -16,6 +17,7 @@ u64 guard_ticks;
 static struct {
   u32 pin, primary, exit, entry; /* bits that must be 1 */
   u32 pin_allowed, primary_allowed, secondary_allowed, timer_rate;
+  u64 tertiary_allowed;
   u64 beyond; /* the first bit beyond the physical-address width */
 } capability;
 
@@ -28,6 +30,7 @@ void vmcs_init(void) {
   capability.primary = (u32)primary;
   capability.primary_allowed = (u32)(primary >> 32);
   if (!try_rdmsr(MSR_VMX_PROCBASED_CTLS2, &secondary)) capability.secondary_allowed = (u32)(secondary >> 32);
+  (void)try_rdmsr(MSR_VMX_PROCBASED_CTLS3, &capability.tertiary_allowed);
   capability.exit = (u32)rdmsr(true_controls ? MSR_VMX_TRUE_EXIT_CTLS : MSR_VMX_EXIT_CTLS);
   capability.entry = (u32)rdmsr(true_controls ? MSR_VMX_TRUE_ENTRY_CTLS : MSR_VMX_ENTRY_CTLS);
   capability.timer_rate = rdmsr(MSR_VMX_MISC) & 31;
@@ -112,6 +115,7 @@ static u64 own_page(const struct cpu *c, u32 field) {
     case FIELD_MSR_BITMAP_ADDRESS: return (u64)c->bitmap;
     case FIELD_APIC_ACCESS_ADDRESS: return (u64)apic_access_page;
     case FIELD_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS: return (u64)c->descriptor;
+    case FIELD_PID_POINTER_TABLE_ADDRESS: return (u64)pid_pointers;
     case FIELD_VM_ENTRY_MSR_LOAD_ADDRESS: return (u64)c->msr_areas;
     case FIELD_VM_EXIT_MSR_STORE_ADDRESS: return (u64)c->msr_areas + MSR_AREA;
     case FIELD_VM_EXIT_MSR_LOAD_ADDRESS: return (u64)c->msr_areas + 2ul * MSR_AREA;
@@ -134,12 +138,15 @@ int vmcs_has(u32 field) {
     case FIELD_EOI_EXIT_BITMAP_0 + 6: return capability.secondary_allowed >> 9 & 1;
     case FIELD_POSTED_INTERRUPT_NOTIFICATION_VECTOR:
     case FIELD_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS: return capability.pin_allowed >> 7 & 1;
+    case FIELD_PID_POINTER_TABLE_ADDRESS:
+    case FIELD_LAST_PID_POINTER_INDEX: return capability.tertiary_allowed >> 4 & 1;
   }
   return 1;
 }
 
 static void write_controls(const struct cpu *c) {
   static const u16 zero[] = {FIELD_SECONDARY_PROCESSOR_BASED_CONTROLS,
+                             FIELD_TERTIARY_PROCESSOR_BASED_CONTROLS,
                              FIELD_EXCEPTION_BITMAP,
                              FIELD_PAGE_FAULT_ERROR_CODE_MASK,
                              FIELD_PAGE_FAULT_ERROR_CODE_MATCH,
@@ -156,12 +163,13 @@ static void write_controls(const struct cpu *c) {
                              FIELD_EOI_EXIT_BITMAP_0 + 6};
   static const u16 addresses[] = {FIELD_VIRTUAL_APIC_ADDRESS,      FIELD_MSR_BITMAP_ADDRESS,
                                   FIELD_APIC_ACCESS_ADDRESS,       FIELD_POSTED_INTERRUPT_DESCRIPTOR_ADDRESS,
-                                  FIELD_VM_ENTRY_MSR_LOAD_ADDRESS, FIELD_VM_EXIT_MSR_STORE_ADDRESS,
-                                  FIELD_VM_EXIT_MSR_LOAD_ADDRESS};
+                                  FIELD_PID_POINTER_TABLE_ADDRESS, FIELD_VM_ENTRY_MSR_LOAD_ADDRESS,
+                                  FIELD_VM_EXIT_MSR_STORE_ADDRESS, FIELD_VM_EXIT_MSR_LOAD_ADDRESS};
   for (u32 i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
     if (vmcs_has(zero[i])) vmwrite(zero[i], 0);
   for (u32 i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
     if (vmcs_has(addresses[i])) vmwrite(addresses[i], own_page(c, addresses[i]));
+  if (vmcs_has(FIELD_LAST_PID_POINTER_INDEX)) vmwrite(FIELD_LAST_PID_POINTER_INDEX, c->record->vcpus - 1u);
   vmwrite(FIELD_PIN_BASED_CONTROLS, capability.pin);
   vmwrite(FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, capability.primary);
   vmwrite(FIELD_VM_EXIT_CONTROLS, capability.exit | EXIT_HOST_ADDRESS_SPACE_SIZE);
@@ -196,7 +204,7 @@ void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value) {
     return;
   }
   if (what >= ITEM_PID) {
-    ((u64 *)c->descriptor)[what & 7] = value;
+    descriptor_write_item(c, what, how, value);
     return;
   }
   switch (how & 0xff) {
@@ -221,6 +229,7 @@ void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value) {
 
 void vmcs_prepare(struct cpu *c, const struct wire_vcpu *before) {
   asm volatile("vmclear %0; vmptrld %0" ::"m"(c->vmcs) : "cc", "memory");
+  descriptor_prepare(c);
   if (!before) write_host_state(c);
   if (!before || vmread(FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
   write_guest_state(c);

@@ -26,7 +26,6 @@ int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire
   if (!guest_emit(c)) return 0;
   pages_set(c, before, b);
   if (record->level != LEVEL_VMX) return 1;
-  fill32(c->descriptor, 0, 16);
   vmcs_prepare(c, before);
   for (u32 i = 0; i < b->items; i++) vmcs_write_item(c, items[i].what, items[i].how, items[i].value);
   vmcs_arm_guard();
@@ -66,6 +65,7 @@ static void perform(struct cpu *c, const struct wire_op *op) {
       break;
     case OP_BITMAP_SET: bitmap_set(c, (u32)op->value, (u32)(op->value >> 32), op->arg, 1); break;
     case OP_RAISE: apic_raise((u8)op->arg); break;
+    case OP_SEND_IPI_VMM: apic_send(cpus[op->arg % MAX_CPUS].apic_id, (u8)op->value); break;
     case OP_INTERRUPT_FLAG: set_guest_interrupt_flag(op->value); break;
     case OP_PID_BIT_VMM: {
       u8 *word = cpus[op->arg % MAX_CPUS].descriptor + (u32)op->value / 32 % 16 * 4;

@@ -85,7 +85,8 @@ struct wire_vcpu {
 };
 
 /* A VMCS field (what = encoding) or something beside the VMCS. */
-#define ITEM_PID 0x10000        /* + index of a 64-bit word of the posted-interrupt descriptor */
+#define ITEM_PID 0x10000 /* + index of a 64-bit word of the descriptor; HOW_OWN: and the own NDST */
+#define ITEM_PID_POINTER 0x10010 /* HOW_FLIP: a bit of the descriptor's PID-pointer table entry */
 #define ITEM_ENTRY_LOAD 0x10100 /* + index: MSR-list entry; `how` is the MSR */
 #define ITEM_EXIT_STORE 0x10200
 #define ITEM_EXIT_LOAD 0x10300
@@ -153,7 +154,8 @@ struct wire_range {
 #define OP_RAISE 36        /* a physical interrupt with vector arg */
 #define OP_INTERRUPT_FLAG 37
 #define OP_PID_BIT_VMM 38
-#define OP_DONE 39 /* the VMM step is complete */
+#define OP_DONE 39          /* the VMM step is complete */
+#define OP_SEND_IPI_VMM 40  /* as OP_SEND_IPI, in root operation */
 
 #define OP_CPL3 0x40    /* in flags: at CPL 3 */
 #define OP_GARBAGE 0x80 /* in flags: ones in the ignored register halves */
