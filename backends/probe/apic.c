@@ -71,16 +71,6 @@ void apic_raise(u8 vector) {
     write(mode, ICR, 0x44000u | vector); /* shorthand self, fixed, asserted */
 }
 
-void apic_send(u32 apic_id, u8 vector) {
-  u8 mode = mode_now();
-  if (mode == MODE_X2APIC) {
-    wrmsr(MSR_X2APIC + ICR, (u64)apic_id << 32 | vector);
-  } else if (mode == MODE_XAPIC) {
-    write(mode, ICR_HIGH, apic_id << 24);
-    write(mode, ICR, vector);
-  }
-}
-
 /* Opens the interrupt window in root operation; host_trap takes what comes and ends it. */
 void apic_drain(void) { asm volatile("sti; nop; nop; cli" ::: "memory"); }
 
@@ -93,7 +83,7 @@ void apic_start_others(void) {
   }
 }
 
-static void send(u32 apic_id, u32 command) {
+void apic_send(u32 apic_id, u32 command) {
   u8 mode = mode_now();
   if (mode == MODE_X2APIC) {
     wrmsr(MSR_X2APIC + ICR, (u64)apic_id << 32 | command);
@@ -101,6 +91,10 @@ static void send(u32 apic_id, u32 command) {
     write(mode, ICR_HIGH, apic_id << 24);
     write(mode, ICR, command);
   }
+}
+
+static void send_and_wait(u32 apic_id, u32 command) {
+  apic_send(apic_id, command);
   for (int i = 0; i < 1000; i++) asm volatile("pause");
 }
 
@@ -110,9 +104,9 @@ struct cpu *volatile restarting __attribute__((section(".data")));
 void apic_restart(u32 vcpu) {
   struct cpu *c = &cpus[vcpu % MAX_CPUS];
   restarting = c;
-  send(c->apic_id, 0x4500); /* INIT */
-  send(c->apic_id, 0x4600 | START_VECTOR);
-  send(c->apic_id, 0x4600 | START_VECTOR);
+  send_and_wait(c->apic_id, 0x4500); /* INIT */
+  send_and_wait(c->apic_id, 0x4600 | START_VECTOR);
+  send_and_wait(c->apic_id, 0x4600 | START_VECTOR);
 }
 
 static void snapshot(u8 mode, u32 *to) {
@@ -160,6 +154,14 @@ static u32 any(const u32 *words) {
   return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
 }
 
+/* The first write brings errors into the ESR that no read has shown so far, the second clears them. */
+void apic_clear_errors(void) {
+  u8 mode = mode_now();
+  if (mode == MODE_DISABLED) return;
+  write(mode, ESR, 0);
+  write(mode, ESR, 0);
+}
+
 /* Called after apic_changes found something. The LDR follows the mode; the rest is written back. */
 int apic_restore(struct cpu *c) {
   u8 mode = mode_now();
@@ -177,8 +179,7 @@ int apic_restore(struct cpu *c) {
   }
   for (u32 i = FIRST_LVT; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i]) write(mode, watched[i], c->baseline[i]);
-  write(mode, ESR, 0);
-  write(mode, ESR, 0);
+  apic_clear_errors();
   snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i]) return 0;

@@ -9,7 +9,8 @@ void apic_init(struct cpu *c);
 int apic_set_mode(u8 mode);
 void apic_eoi(void);
 void apic_raise(u8 vector);
-void apic_send(u32 apic_id, u8 vector);
+/* WRMSR of the ICR, or its two halves in xAPIC mode: physical destination. */
+void apic_send(u32 apic_id, u32 command);
 void apic_drain(void);
 void apic_start_others(void);
 
@@ -23,6 +24,8 @@ u32 apic_after_reset(const struct cpu *c, struct wire_register *to);
 /* INIT and two start-up IPIs to one processor, which _start then leads back into its case. */
 void apic_restart(u32 vcpu);
 extern struct cpu *volatile restarting;
+/* Errors leave the ESR; apic_restore does it too. */
+void apic_clear_errors(void);
 /* 0 where the baseline could not be reached. */
 int apic_restore(struct cpu *c);
 

@@ -113,7 +113,10 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
 static void clean_up(struct cpu *c) {
   unblock_nmis();
   if (c->block->guest & GUEST_INIT) dirty = 1; /* outside VMX operation now */
-  if (c->registers && !apic_restore(c)) dirty = 1;
+  if (!c->registers)
+    apic_clear_errors();
+  else if (!apic_restore(c))
+    dirty = 1;
   if (c->shared_pages) pages_restore();
 }
 
