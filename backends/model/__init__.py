@@ -11,6 +11,7 @@ from backends.model.implementation import Implementation
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled
 from backends.model.trace import SILENT, Reason, Trace
+from backends.model.waiting import EndlessError
 from runner.outcome import Answer, Unsupported
 from runner.program import Program
 
@@ -49,3 +50,5 @@ class Model:
             return Machine(program, self.implementation, trace).run()
         except NotModelled as construct:
             return Unsupported(f"the model does not know {construct}")
+        except (EndlessError, RecursionError) as error:
+            return BackendBroken(f"the model comes to no end: {error}")

@@ -13,7 +13,7 @@ from backends.model.memory import NotModelled
 from backends.model.state import LogicalProcessor
 from backends.model.stream import COMPLETED, Record, Stream
 from backends.model.vmcs import BLOCKED, SINGLE_STEP, VALID
-from backends.model.waiting import Ended, Run, Wait, Waiting
+from backends.model.waiting import MOST_EVENTS, Ended, EndlessError, Run, Wait, Waiting
 from runner.outcome import Entered, Entry, Rip, Stuck, VmExit
 from runner.program import Setup, Step, is_vmm
 from runner.vmx import Activity, ExitReason
@@ -34,6 +34,7 @@ class Boundary(ABC):
         self.setup = setup
         self.program = self.stream = program
         self.deliveries = 0
+        self.events = 0
 
     @abstractmethod
     def perform(self) -> Run:
@@ -115,6 +116,9 @@ class Boundary(ABC):
                 raise Ended
 
     def _handle(self, event: Event) -> Run:
+        self.events += 1
+        if self.events > MOST_EVENTS:
+            raise EndlessError(f"more than {MOST_EVENTS} events, the last is {event.value}")
         match event:
             case Event.THRESHOLD_EXIT:
                 return self._threshold_exit()

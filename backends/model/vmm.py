@@ -44,7 +44,10 @@ def _take_external_interrupts(apic: LocalApic, *, acknowledged: bool) -> None:
     if acknowledged:
         apic.end_of_interrupt()
         return
-    while (vector := apic.pending()) is not None:
+    for _ in range(256):
+        vector = apic.pending()
+        if vector is None:
+            return
         apic.acknowledge(vector)
         apic.end_of_interrupt()
 

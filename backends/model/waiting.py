@@ -37,6 +37,14 @@ class Ended(Exception):  # noqa: N818 -- no error
     """The program ends here on this virtual processor."""
 
 
+MOST_EVENTS = 10_000
+"""No program has more events at the boundaries of one virtual processor."""
+
+
+class EndlessError(Exception):
+    """A virtual processor comes to no end: the model is wrong."""
+
+
 class Barriers:
     """Who is to come to each barrier, and who has not yet."""
 
