@@ -12,7 +12,7 @@ from backends.model.machine import Machine
 from backends.model.memory import NotModelled
 from backends.model.trace import SILENT, Reason, Trace
 from backends.model.waiting import EndlessError
-from runner.outcome import Answer, Unsupported
+from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
 
 

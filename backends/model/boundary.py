@@ -203,6 +203,8 @@ class Boundary(ABC):
         stream = self.stream
         if stream.interrupted is not None and stream.next == 0:
             return stream.interrupted
+        if not stream.records:  # only the VM entry is asked about
+            return Record()
         return stream.records[stream.next if stream.inside else max(stream.next - 1, 0)]
 
     def _exit_place(self) -> tuple[Record, Rip]:
