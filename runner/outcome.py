@@ -144,8 +144,9 @@ class Final:
 
     ``page`` are the words of its own virtual-APIC page that differ from the setup, by offset;
     ``physical`` the registers of the physical APIC that differ from before the first VM entry, by MSR
-    number (after a ``dump-at-reset``: all of them as they were then); ``pid`` the descriptor's eight 64-bit words (all 0 without one). ``rvi`` and ``svi`` are 0
-    on a subject without virtual-interrupt delivery.
+    number (after a ``dump-at-reset`` all of them, as they were then); ``pid`` the descriptor's eight
+    64-bit words (all 0 without one). ``rvi`` and ``svi`` are 0 on a subject without virtual-interrupt
+    delivery.
     """
 
     page: tuple[tuple[int, int], ...] = ()
