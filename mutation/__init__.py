@@ -1,0 +1,1 @@
+"""A mutation run: whether scenarios notice each small change of the reference model's text."""

@@ -1,0 +1,146 @@
+"""The mutants of the reference model: its modules with one small change each.
+
+What can be changed and into what is mutmut's; here stands only what is left alone, since no scenario
+could see it: annotations, imports, texts, the sentences and rule ids that go into a trace, and the branches
+in which the model says that it does not know something.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import libcst as cst
+from libcst.metadata import CodeRange, MetadataWrapper, WhitespaceInclusivePositionProvider
+from mutmut.mutation.mutators import mutation_operators, operator_string
+
+from mutation.mutant import Mutant
+
+OPERATORS: Final = tuple(pair for pair in mutation_operators if pair[1] is not operator_string)
+UNTOUCHED = frozenset({"trace.py"})
+"""Modules that decide nothing."""
+
+TRACE_CALLS = frozenset({"by", "at_step", "at_entry", "NotModelled"})
+TRACE_NAMES = frozenset({"by", "rule", "sentence", "trace"})
+ALONE_NAMES = TRACE_NAMES | {"__slots__", "MODELLED"}
+LEFT_ALONE = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.Param)
+TEXTS = (cst.SimpleString, cst.ConcatenatedString, cst.FormattedString)
+TYPE_ALIAS = re.compile(r"_?[A-Z][a-z]\w*")
+
+
+def model(folder: Path) -> Mapping[str, str]:
+    """Return the text of each module of the model by file name."""
+    paths = sorted(folder.glob("*.py"))
+    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.name not in UNTOUCHED}
+
+
+def mutants(modules: Mapping[str, str]) -> Iterator[Mutant]:
+    """Yield every mutant of the modules, in the order of their text."""
+    for name, text in modules.items():
+        met: Counter[tuple[str, str]] = Counter()
+        for mutant in _mutants_of(name, text):
+            met[mutant.was, mutant.now] += 1
+            yield replace(mutant, number=met[mutant.was, mutant.now])
+
+
+def _mutants_of(name: str, text: str) -> Iterator[Mutant]:
+    tree = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
+    spans = tree.resolve(WhitespaceInclusivePositionProvider)
+    lines = text.splitlines(keepends=True)
+    for original, mutated in _changes(tree.module):
+        changed = _replaced(tree.module, lines, spans[original], original, mutated)
+        was, now = _difference(lines, changed)
+        if was != now:
+            yield Mutant(name, was, now, "".join(changed))
+
+
+def _replaced(
+    module: cst.Module, lines: list[str], span: CodeRange, original: cst.CSTNode, mutated: cst.CSTNode
+) -> list[str]:
+    """Return the module's lines with a node replaced."""
+    if isinstance(original, cst.BaseCompoundStatement):  # its code depends on its indentation
+        whole = cst.ensure_type(module.deep_replace(original, mutated), cst.Module)
+        return whole.code.splitlines(keepends=True)
+    before = lines[: span.start.line - 1]
+    head = lines[span.start.line - 1][: span.start.column]
+    # A node that ends with its line ends at column 0 of the next one, which the file may not have.
+    last = lines[span.end.line - 1] if span.end.line <= len(lines) else ""
+    made = head + module.code_for_node(mutated) + last[span.end.column :]
+    return [*before, *made.splitlines(keepends=True), *lines[span.end.line :]]
+
+
+def _difference(was: list[str], now: list[str]) -> tuple[str, str]:
+    """Return the lines from the first that differs to the last, of both."""
+    first = next((n for n, (one, other) in enumerate(zip(was, now, strict=False)) if one != other), 0)
+    after = zip(reversed(was[first:]), reversed(now[first:]), strict=False)
+    same = next((n for n, (one, other) in enumerate(after) if one != other), min(len(was), len(now)) - first)
+    return _joined(was[first : len(was) - same]), _joined(now[first : len(now) - same])
+
+
+def _joined(lines: list[str]) -> str:
+    return " ".join(line.strip() for line in lines)
+
+
+def _changes(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
+    """Yield the nodes that are changed, each with what stands there instead."""
+    if _is_left_alone(node):
+        return
+    for kind, operator in OPERATORS:
+        if isinstance(node, kind):
+            yield from ((node, each) for each in operator(node) if not _is_unseen(node, each))
+    for child in [node.orelse] if _refuses(node) and isinstance(node, cst.If) else node.children:
+        if child is not None:
+            yield from _changes(child)
+
+
+def _is_left_alone(node: cst.CSTNode) -> bool:
+    match node:
+        case cst.Call(func=cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name))):
+            return name in TRACE_CALLS
+        case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(value=name))], value=value):
+            return isinstance(value, TEXTS) or name in ALONE_NAMES or TYPE_ALIAS.fullmatch(name) is not None
+        case cst.AnnAssign(target=cst.Name(value=name)):
+            return name in ALONE_NAMES
+        case cst.FunctionDef(returns=cst.Annotation(annotation=cst.Name(value="str"))):
+            return True
+        case cst.IfExp(body=one, orelse=other):
+            return isinstance(one, TEXTS) and isinstance(other, TEXTS)
+        case _:
+            return isinstance(node, LEFT_ALONE)
+
+
+def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
+    """Whether the change takes away nothing but a text, a word of a trace, or what is not modelled."""
+    match node, mutated:
+        case cst.Match(), cst.Match():
+            return any(_refuses(case) for case in node.cases if case not in mutated.cases)
+        case cst.Call(), cst.Call() if len(node.args) == len(mutated.args):
+            pairs = zip(node.args, mutated.args, strict=True)
+            return any(_is_of_trace(was.value) for was, now in pairs if was is not now)
+        case _:
+            return False
+
+
+def _is_of_trace(value: cst.BaseExpression) -> bool:
+    return isinstance(value, TEXTS) or (isinstance(value, cst.Name) and value.value in TRACE_NAMES)
+
+
+def _refuses(node: cst.CSTNode) -> bool:
+    """Whether a branch does nothing but say that the model does not know something."""
+    match node:
+        case cst.If(body=body) | cst.MatchCase(body=body):
+            return isinstance(body, cst.IndentedBlock) and [*map(_is_refusal, body.body)] == [True]
+        case _:
+            return False
+
+
+def _is_refusal(statement: cst.CSTNode) -> bool:
+    match statement:
+        case cst.SimpleStatementLine(body=[cst.Raise(exc=cst.Call(func=cst.Name(value="NotModelled")))]):
+            return True
+        case _:
+            return False

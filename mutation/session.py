@@ -1,0 +1,116 @@
+"""Trials of many mutants: a process each, several at a time, with limits of time and memory."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from mutation.mutant import Mutant
+from mutation.trial import Listed, first, notice
+
+FORK = get_context("fork")
+MEMORY = 2 << 30
+WALL_FACTOR = 20
+"""How much longer than its processor time a trial may take on a machine that is busy."""
+
+
+class End(Enum):
+    """How the trial of a mutant ended."""
+
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    SURVIVED = "survived"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a trial, the case that killed the mutant, and whether it did by an exception."""
+
+    end: End
+    by: str = ""
+    raised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    mutant: Mutant
+    process: BaseProcess
+    pipe: Connection
+    deadline: float
+
+    def outcome(self) -> Outcome | None:
+        """Return how the trial ended; ``None`` while it goes on."""
+        if self.process.is_alive():
+            if time.monotonic() < self.deadline:
+                return None
+            self.process.kill()
+        self.process.join()
+        if self.process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
+            return Outcome(End.TIMEOUT)
+        said = self.pipe.recv() if self.process.exitcode == 0 and self.pipe.poll() else Outcome(End.ERROR)
+        assert isinstance(said, Outcome)  # noqa: S101 - our own child sends nothing else
+        return said
+
+
+def outcomes(
+    mutants: Sequence[Mutant],
+    listed: Sequence[Listed],
+    killers: Mapping[str, str],
+    *,
+    seconds: int,
+    workers: int,
+) -> Iterator[tuple[Mutant, Outcome]]:
+    """Yield how the trial of each mutant ended, in the order in which they end.
+
+    *killers* has the cases that killed mutants before, by the mutant's id: they are tried first. A trial
+    that takes more than *seconds* of processor time is ended.
+    """
+    gc.freeze()  # else each child's first collection copies all scenarios
+    waiting = list(reversed(mutants))
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                mutant = waiting.pop()
+                killer = killers.get(mutant.id, "")
+                running.append(_start(mutant, first(listed, killer) if killer else listed, seconds))
+            wait([each.process.sentinel for each in running], timeout=1)
+            for each in list(running):
+                if (outcome := each.outcome()) is not None:
+                    running.remove(each)
+                    yield each.mutant, outcome
+    finally:
+        for each in running:
+            each.process.kill()
+
+
+def _start(mutant: Mutant, listed: Sequence[Listed], seconds: int) -> _Running:
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_limited, args=(seconds, sender, lambda: _try(mutant, listed)))
+    process.start()
+    sender.close()
+    return _Running(mutant, process, receiver, time.monotonic() + WALL_FACTOR * seconds)
+
+
+def _limited(seconds: int, sender: Connection, work: Callable[[], Outcome]) -> None:
+    """Send the outcome of *work*; the kernel ends this process where it takes too much."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sender.send(work())
+
+
+def _try(mutant: Mutant, listed: Sequence[Listed]) -> Outcome:
+    try:
+        noticed = notice({mutant.module: mutant.text}, listed)
+    except Exception:  # noqa: BLE001 - a module that cannot even be imported raises anything
+        return Outcome(End.ERROR)
+    return Outcome(End.SURVIVED) if noticed is None else Outcome(End.KILLED, noticed.by, noticed.raised)

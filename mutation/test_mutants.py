@@ -1,0 +1,106 @@
+"""What becomes a mutant, and what is left alone. Needs mutmut, so it is not part of the suite's own tests."""
+
+from __future__ import annotations
+
+import ast
+from textwrap import dedent
+
+import pytest
+
+from backends.faulty.private import FOLDER
+from mutation.mutants import model, mutants
+
+
+def ids(text: str) -> list[str]:
+    return [mutant.id for mutant in mutants({"m.py": dedent(text)})]
+
+
+def test_a_mutant_says_what_was_and_what_is() -> None:
+    assert ids("if a < b:\n    c()\n") == ["m.py: if a < b: -> if a <= b:"]
+
+
+def test_a_mutant_is_the_whole_module_with_one_change() -> None:
+    text = "def f():\n    if a < b:\n        c()\n\n\nd = 3 + e\n"
+    changed = {mutant.id: mutant.text for mutant in mutants({"m.py": text})}
+    assert changed["m.py: if a < b: -> if a <= b:"] == text.replace("<", "<=")
+    assert changed["m.py: d = 3 + e -> d = 3 - e"] == text.replace("+", "-")
+    assert changed["m.py: d = 3 + e -> d = 4 + e"] == text.replace("3", "4")
+
+
+def test_a_change_within_many_lines() -> None:
+    text = """\
+        x = f(
+            a,
+            b + c,
+        )
+        """
+    assert "m.py: b + c, -> b - c," in ids(text)
+
+
+def test_mutants_with_the_same_lines_have_a_number() -> None:
+    found = ids("if a < b:\n    c()\nif a < b:\n    d()\n")
+    assert found == ["m.py: if a < b: -> if a <= b:", "m.py: if a < b: -> if a <= b: #2"]
+
+
+def test_an_id_does_not_depend_on_the_place() -> None:
+    assert ids("if a < b:\n    c()\n") == ids("import z\n\n\nif a < b:\n    c()\n")
+
+
+def test_a_case_of_a_match_is_dropped() -> None:
+    text = """\
+        def f(x):
+            match x:
+                case A():
+                    return g
+                case _:
+                    return h
+        """
+    assert "m.py: case A(): return g -> " in ids(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import a.b as c\nfrom d import e\n",
+        "def f(x: int | None = 3) -> A | B: ...\n",
+        "@lru_cache(maxsize=4)\ndef f(): ...\n",
+        "x: Mapping[str, int]\n",
+        "'a docstring'\n",
+        "rule = 'a.b'\n",
+        "cpu.trace.by('a.rule', 'a sentence of {}', a + 1)\n",
+        "by('a.rule', 'a sentence')\n",
+        "raise NotModelled(f'{a + 1}')\n",
+        "if a < b:\n    raise NotModelled('this')\n",
+        "def _rule(a: int) -> str:\n    return 'a' if a < 3 else 'b'\n",
+        "rule = 'a' if b else 'c'\n",
+        "__slots__ = (1, 2)\n",
+        "Result = Completed | Fault\n",
+    ],
+)
+def test_what_no_scenario_sees_is_left_alone(text: str) -> None:
+    assert ids(text) == []
+
+
+def test_what_follows_a_refusal_is_not() -> None:
+    assert ids("if a < b:\n    raise NotModelled('x')\nelif c < d:\n    e()\n") == [
+        "m.py: elif c < d: -> elif c <= d:"
+    ]
+
+
+def test_a_text_or_a_word_of_the_trace_is_not_taken_away() -> None:
+    assert ids("f('text', rule, a)\n") == [
+        "m.py: f('text', rule, a) -> f('text', rule, None)",
+        "m.py: f('text', rule, a) -> f(rule, a)",
+        "m.py: f('text', rule, a) -> f('text', a)",
+        "m.py: f('text', rule, a) -> f('text', rule, )",
+    ]
+
+
+def test_the_mutants_of_the_model() -> None:
+    modules = model(FOLDER)
+    found = [*mutants(modules)]
+    assert {mutant.module for mutant in found} == modules.keys() - {"trace.py"}
+    assert len({mutant.id for mutant in found}) == len(found) > 2000
+    for mutant in found[::20]:
+        ast.parse(mutant.text)
+        assert mutant.text != modules[mutant.module]
