@@ -148,7 +148,7 @@ class _Bench:
         found = tuple(replace(difference, point=point.id) for difference in found)
         announced = () if point.expected.from_model else excuse(self.case, point, answer, found, self.known)
         if announced:
-            why = "; ".join(deviation.why for deviation in announced)
+            why = "; ".join(dict.fromkeys(deviation.why for deviation in announced))
             return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, why, found, announced)
         verdict = Verdict.DOES_NOT_CONFORM if self.settled else Verdict.UNSETTLED
         return PointResult(point.id, verdict, answer, _one_line(found[0]), found)

@@ -71,7 +71,7 @@ class NativeProcessor(Processor):
             case MmioRead(offset):
                 return self._load(offset)
             case InitSipi(to):
-                return self._start(self.peers[to].cpu)
+                return self._start(self.peers[to])
             case Plain.DUMP_AT_RESET:
                 self.cpu.trace.by("apic.state-after-reset", "the registers as they were after RESET")
                 self.at_reset = self._after_reset()
@@ -144,16 +144,21 @@ class NativeProcessor(Processor):
             return Completed(_X2APIC)
         return Completed(_X2APIC | _APIC)
 
-    def _start(self, target: LogicalProcessor) -> Completed:
-        """Send INIT, then start-up IPIs that lead the processor behind its HLT."""
-        if not target.halted:
+    def _start(self, target: Processor) -> Completed:
+        """Send INIT, then start-up IPIs that lead the processor behind the HLT that it is in or before."""
+        cpu, stream = target.cpu, target.stream
+        before_hlt = not stream.at_end and stream.step.action is Plain.HLT
+        if not cpu.halted and not before_hlt:
             raise NotModelled("INIT to a processor that does not wait for it in HLT")
-        rules = {ApicMode.X2APIC: "mode.init-keeps-x2apic"}
-        rule = rules.get(target.apic.mode, "mode.init-keeps-xapic-and-disabled")
-        self.cpu.trace.by(rule, "INIT leaves the APIC of processor {} its mode and its ID", target.index)
-        target.apic.reset()
-        target.vmcs.guest_activity_state = int(Activity.ACTIVE)
-        target.vmcs.interrupt_flag = False
+        keeps_mode = {ApicMode.X2APIC: "mode.init-keeps-x2apic"}
+        rule = keeps_mode.get(cpu.apic.mode, "mode.init-keeps-xapic-and-disabled")
+        self.cpu.trace.by(rule, "INIT leaves the APIC of processor {} its mode and its ID", cpu.index)
+        cpu.apic.reset()
+        cpu.vmcs.interrupt_flag = False
+        if before_hlt:
+            stream.record.add(COMPLETED)
+            stream.next += 1
+        cpu.vmcs.guest_activity_state = int(Activity.ACTIVE)
         return COMPLETED
 
     def _after_reset(self) -> tuple[tuple[int, int], ...]:
