@@ -70,7 +70,7 @@ class Result:
         raised = sum(outcome.raised for outcome in self.outcomes.values())
         explained = ends[End.SURVIVED] - len(self.unexplained)
         return (
-            f"{len(self.outcomes)} mutants: {ends[End.KILLED]} killed "
-            f"({raised} by an exception in the model), {ends[End.TIMEOUT]} timeouts, {ends[End.ERROR]} errors, {ends[End.SURVIVED]} survived "
-            f"({explained} explained)"
+            f"{len(self.outcomes)} mutants: {ends[End.KILLED]} killed ({raised} by an exception in the "
+            f"model), {ends[End.TIMEOUT]} timeouts, {ends[End.ERROR]} errors, "
+            f"{ends[End.SURVIVED]} survived ({explained} explained)"
         )
