@@ -95,6 +95,7 @@ class Implementation:
             "IA32_VMX_PROCBASED_CTLS3": f"{self.allowed[3].permitted:X}H",
             "physical-address-width": str(self.physical_address_width),
             "lvt-entries": str(self.lvt_entries),
+            "x2apic": "true",
             "directed-eoi": str(self.directed_eoi).lower(),
         }
 
