@@ -103,6 +103,13 @@ QUIET_MSRS = frozenset(
 )
 """The registers of a physical APIC that hold 0 before the first VM entry, on every subject."""
 
+OBSERVED_MSRS = frozenset({0x1B}) | {
+    register.msr
+    for register in REGISTERS
+    if register.readable and register.name not in ("APICID", "VERSION", "PPR", "ICR", "CURRENT_COUNT")
+}
+"""What a final state tells of a physical APIC: IA32_APIC_BASE and the registers that keep what a case did."""
+
 STALE = 0x9C401C39
 """What the words of the stale page hold: the 2621447225 of the question this project began from."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.apic import REGISTERS_BY_NAME, VECTOR_SETS, vectors_to_words
+from runner.apic import OBSERVED_MSRS, REGISTERS_BY_NAME, VECTOR_SETS, register_name, vectors_to_words
 from runner.nodes import Map, Node, Notes, Scalar
 from runner.outcome import Entry, EntryFailure, Fault, Rip, Stuck, VmfailInvalid, VmfailValid, VmxAbort
 from runner.scenario import (
@@ -205,6 +205,8 @@ def _physical(node: Node, notes: Notes) -> tuple[tuple[int, WordExpected], ...]:
         if key in VECTOR_SETS:
             return {msr_of_offset(at): value for at, value in _expected_at(key, each, notes).items()}
         number_of = REGISTERS_BY_NAME[key].msr if key in REGISTERS_BY_NAME else int(key, 0)
+        if number_of not in OBSERVED_MSRS:
+            notes.add(each.mark, f"{register_name(number_of)} is not observed afterwards; read it with a step")
         return {number_of: _word(each)}
 
     return tuple(sorted(page_words(node, notes, expand).items()))

@@ -153,8 +153,8 @@ def test_a_vm_entry_succeeds_unless_said_otherwise() -> None:
             After(page=((0x80, WordOneOf((0, Keep.UNCHANGED), "unclear")),)),
         ),
         (
-            "{physical: {TPR: unchanged, 0x830: 0x100000000, ISR0: 4}}",
-            After(physical=((0x808, Keep.UNCHANGED), (0x810, 4), (0x830, 1 << 32))),
+            "{physical: {TPR: unchanged, 0x80f: 0x1ff, ISR0: 4}}",
+            After(physical=((0x808, Keep.UNCHANGED), (0x80F, 0x1FF), (0x810, 4))),
         ),
         (
             "{physical: {ISR: [0x31, 0x51]}}",

@@ -179,3 +179,11 @@ def test_a_batch_is_what_its_header_says() -> None:
 def test_the_headers_are_where_this_test_looks() -> None:
     assert Path(PROBE, "wire.h").is_file()
     assert Path(PROBE, "vmx.h").is_file()
+
+
+def test_the_probe_watches_the_registers_that_a_final_state_tells() -> None:
+    source = PROBE.joinpath("apic.c").read_text()
+    listed = re.search(r"watched\[APIC_WATCHED\] = \{([^}]*)\}", source)
+    assert listed
+    watched = {0x800 + int(number, 16) for number in re.findall(r"0x\w+", listed[1])}
+    assert watched | {0x1B} == apic.OBSERVED_MSRS
