@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from backends import wire
+from runner.apic import ApicMode
 from runner.program import Level, Program, Setup
 from runner.vmx import (
     CONTROL_WORDS,
@@ -82,6 +83,9 @@ _EXISTS_WITH: Mapping[Field, Control] = MappingProxyType(
 _ENTRY_ACTIVITY = {Activity.HLT: 6, Activity.SHUTDOWN: 7, Activity.WAIT_FOR_SIPI: 8}
 """Bits of IA32_VMX_MISC that allow VM entry to an activity state."""
 
+X2APIC = 1 << 21
+"""CPUID.01H:ECX: the local APIC has x2APIC mode."""
+
 TRUE_CONTROLS = 1 << 55
 """IA32_VMX_BASIC: the IA32_VMX_TRUE_* MSRs exist."""
 
@@ -116,7 +120,7 @@ class Processor:
         return {
             "vendor": self.vendor,
             "cpuid-signature": f"{self.signature:#x}",
-            "x2apic": str(bool(self.features >> 21 & 1)).lower(),
+            "x2apic": str(bool(self.features & X2APIC)).lower(),
             "vmx": str(self.vmx).lower(),
             "physical-address-width": str(self.physical_width),
             "lvt-entries": str((self.apic_version >> 16 & 0xFF) + 1),
@@ -126,6 +130,9 @@ class Processor:
 
     def lacks(self, program: Program) -> str | None:
         """Return what the program needs and the processor has not, with the evidence; or ``None``."""
+        modes = {setup.apic_mode for setup in program.vcpus}
+        if ApicMode.X2APIC in modes and not self.features & X2APIC:
+            return "x2APIC mode: CPUID.01H:ECX[21] = 0"
         if program.level is Level.GUEST:
             return None
         if not self.vmx:

@@ -64,7 +64,10 @@ static void run_handler(struct cpu *c, u64 vector) {
   }
 }
 
-static void end_guest(void) { asm volatile("vmcall"); }
+static void end_guest(const struct cpu *c) {
+  if (c->record->level == LEVEL_GUEST) fail("an exception outside every step of the guest");
+  asm volatile("vmcall");
+}
 
 void guest_trap(struct trap_frame *f);
 void guest_trap(struct trap_frame *f) {
@@ -77,7 +80,7 @@ void guest_trap(struct trap_frame *f) {
   }
   if (f->vector < 16 && f->vector != 1 && f->vector != 2) {
     log_at(c, EVENT_FAULT, p, f->vector | f->error << 32);
-    if (!(p.at & AT_START) || p.slot >= c->layout.slots) end_guest();
+    if (!(p.at & AT_START) || p.slot >= c->layout.slots) end_guest(c);
     f->rip = (u64)c->layout.end[p.slot];
     return;
   }

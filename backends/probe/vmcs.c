@@ -227,11 +227,12 @@ void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value) {
   if (vmcs_has(what)) vmwrite(what, value);
 }
 
-void vmcs_prepare(struct cpu *c, const struct wire_vcpu *before) {
+void vmcs_prepare(struct cpu *c) {
   asm volatile("vmclear %0; vmptrld %0" ::"m"(c->vmcs) : "cc", "memory");
   descriptor_prepare(c);
-  if (!before) write_host_state(c);
-  if (!before || vmread(FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
+  if (!c->vmcs_written) write_host_state(c);
+  if (!c->vmcs_written || vmread(FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
   write_guest_state(c);
   write_controls(c);
+  c->vmcs_written = 1;
 }

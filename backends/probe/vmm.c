@@ -26,7 +26,7 @@ int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire
   if (!guest_emit(c)) return 0;
   pages_set(c, before, b);
   if (record->level != LEVEL_VMX) return 1;
-  vmcs_prepare(c, before);
+  vmcs_prepare(c);
   for (u32 i = 0; i < b->items; i++) vmcs_write_item(c, items[i].what, items[i].how, items[i].value);
   vmcs_arm_guard();
   return 1;
