@@ -27,7 +27,7 @@ def read_case(node: Map, around: Surroundings, schema: Schema, notes: Notes) -> 
     _check_model(node, notes)
     _check_guest_level(node, around.level, notes)
     if values and len(notes.problems) == before:
-        notes.problems += schema.findings(node, notes.file, "#/$defs/case", values).problems
+        schema.check(node, notes, "#/$defs/case", values)
     reader = PointReader(node, around, notes)
     points: list[Point] = []
     for each in combinations_of(values):

@@ -28,7 +28,7 @@ def parse(data: bytes, schema: Schema, file: str) -> Catalogue:
     notes = Notes(file)
     top = read(data, notes)
     if top and not notes.problems:
-        notes.problems.extend(schema.findings(top, file).problems)
+        schema.check(top, notes)
     if isinstance(top, Map) and not notes.problems:
         _check_references(top, notes)
         _check_origins(top, notes)

@@ -101,9 +101,7 @@ def parse(data: bytes, name: str) -> Scenario:
     notes = Notes(name)
     top = read(data, notes)
     if top is not None:
-        known = {(each.line, each.column) for each in notes.problems}
-        found = scenario_schema().findings(top, name).problems
-        notes.problems += [each for each in found if (each.line, each.column) not in known]
+        scenario_schema().check(top, notes)
     scenario = _scenario(top, notes) if isinstance(top, Map) else None
     if scenario is None or notes.problems:
         raise InvalidScenario(notes.problems)
@@ -181,7 +179,7 @@ def named_setups() -> NamedSetups:
     notes = Notes("specs/setups.yaml")
     top = read((SPECS / "setups.yaml").read_bytes(), notes)
     if top is not None:
-        notes.problems += scenario_schema().findings(top, notes.file, "#/$defs/setups").problems
+        scenario_schema().check(top, notes, "#/$defs/setups")
     if notes.problems or not isinstance(top, Map):
         raise MalformedError(notes.problems)
     return NamedSetups({name: node for name, node in top.nodes.items() if isinstance(node, Map)})

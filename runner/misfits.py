@@ -1,64 +1,81 @@
-"""Findings of a schema, and the words in which they are put: what stands there, what is wanted."""
+"""The words for what breaks a schema: what stands there, what is wanted, the nearest name that fits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
-from runner.nodes import Items, Map, Node, Notes, Scalar
+from runner.nodes import Items, Map, Mark, Node, Scalar
 from runner.problems import did_you_mean
 
-Values = Mapping[str, Sequence[Node]]
-"""What each ``$name`` stands for, by the name with its ``$``."""
-
-Check = Callable[[Node, "Findings"], None]
-"""Notes what is wrong with a node."""
+Error = Any
+"""A ``ValidationError`` of the validator of nodes."""
 
 FEW = 12
 """So many known names are listed where none is near."""
 
 
-class Findings(Notes):
-    """The problems of one file under these values of ``$name``."""
-
-    def __init__(self, file: str, values: Values) -> None:
-        """*file* is the name that messages give."""
-        super().__init__(file)
-        self.values = values
-
-    def attempt(self, check: Check, node: Node) -> Findings:
-        """Return what *check* finds, without noting it here."""
-        findings = Findings(self.file, self.values)
-        check(node, findings)
-        return findings
-
-    def meanings(self, text: str) -> Sequence[Node]:
-        """Return what ``$name`` stands for, nothing where it is no name or not known."""
-        return self.values.get(text, ()) if text.startswith("$") else ()
-
-    def first_misfit(self, check: Check, meanings: Sequence[Node]) -> None:
-        """Note what is wrong with the first value of a name that does not fit."""
-        for meaning in meanings:
-            if problems := self.attempt(check, meaning).problems:
-                self.problems += problems
-                return
+def misfits(error: Error) -> Iterator[tuple[Mark, str]]:
+    """Yield position and message of each problem that an error of the validator of nodes stands for."""
+    for cause in _causes(error):
+        yield cause.instance.mark, _message(cause)
 
 
-def type_of(node: Node) -> str:
-    """Return JSON Schema's name for the type of a node."""
-    match node:
-        case Map():
-            return "object"
-        case Items():
-            return "array"
-        case Scalar(value=bool()):
-            return "boolean"
-        case Scalar(value=int()):
-            return "integer"
-        case Scalar(value=str()):
-            return "string"
-        case _:
-            return "null"
+def _causes(error: Error) -> list[Error]:
+    """Return the error, or where no branch of ``anyOf`` fits those that say why.
+
+    Why: the errors of the only branch that takes such a node, or of the best that got inside it.
+    """
+    branches: dict[Any, list[Error]] = defaultdict(list)
+    for each in error.context:
+        branches[each.relative_schema_path[0]].append(each)
+    told = [
+        [cause for each in branch for cause in _causes(each)]
+        for branch in branches.values()
+        if not any(_excludes(each, error.instance) for each in branch)
+    ]
+    if len(told) == 1:
+        return told[0]
+    inside = [causes for causes in told if all(each.instance is not error.instance for each in causes)]
+    return min(inside, key=len, default=[error])
+
+
+def _excludes(error: Error, node: Node) -> bool:
+    """Whether the error says that no node of this type, whatever is in it, can stand there."""
+    match error.validator:
+        case _ if error.instance is not node:
+            return False
+        case "type":
+            return True
+        case "enum":
+            return type(node[0]) not in map(type, error.validator_value)
+        case "anyOf":
+            return all(_excludes(each, node) for each in error.context)
+    return False
+
+
+def _message(error: Error) -> str:
+    """Say what is wrong."""
+    node, schema, key = error.instance, error.schema, error.message
+    match error.validator:
+        case "additionalProperties":
+            return _unknown_key(node.text, schema)
+        case "required":
+            return f"`{key}` is missing: {_purpose(schema, key)}"
+        case "dependentRequired":
+            return f"`{node.text}` needs `{key}` beside it: {_purpose(schema, key)}"
+        case "uniqueItems":
+            return f"{found(node)} a second time in this list; keep one"
+        case "minimum" | "maximum":
+            return f"{found(node)} does not fit; wanted {_title(error)}"
+        case "minProperties" | "maxProperties" | "minItems" | "maxItems":
+            return f"{found(node)} of {len(node.nodes)}; wanted {_title(error)}"
+        case "maxLength":
+            return f"{len(node.text)} characters; at most {error.validator_value}"
+        case "pattern" if "patternErrorMessage" in schema:
+            return f"{found(node)}: {schema['patternErrorMessage']}"
+    return f"{found(node)}; wanted {_title(error)}{_names_near(node, schema)}"
 
 
 def found(node: Node) -> str:
@@ -68,19 +85,22 @@ def found(node: Node) -> str:
             return "a mapping"
         case Items():
             return "a list"
-        case Scalar(text=""):
-            return "nothing"
-        case Scalar(text=text):
-            return f"`{text}`"
+    return f"`{node.text}`" if node.text else "nothing"
 
 
-def wanted(node: Node, schema: Any) -> str:
-    """Say what stands there, what is wanted, and the nearest name that fits."""
+def _title(error: Error) -> str:
+    """Return the title of the error's schema; a branch of ``anyOf`` leaves it to the schema around it."""
+    title: str | None = error.schema.get("title")
+    return title or (_title(error.parent) if error.parent else "something else")
+
+
+def _names_near(node: Node, schema: Any) -> str:
+    """Return the nearest name that fits, or all where none is near and they are few."""
     names = [name for name in _names(schema) if isinstance(name, str)]
-    spelled = node.value if isinstance(node, Scalar) else None
-    near = did_you_mean(spelled, names) if isinstance(spelled, str) else ""
-    few = f"; one of {', '.join(names)}" if not near and spelled is not None and 0 < len(names) <= FEW else ""
-    return f"{found(node)}; wanted {schema['title']}{near}{few}"
+    if not isinstance(node, Scalar) or node.value is None:
+        return ""
+    near = did_you_mean(node.text, names) if isinstance(node.value, str) else ""
+    return near or (f"; one of {', '.join(names)}" if 0 < len(names) <= FEW else "")
 
 
 def _names(schema: Any) -> Iterator[Any]:
@@ -89,16 +109,15 @@ def _names(schema: Any) -> Iterator[Any]:
         yield from _names(branch)
 
 
-def unknown_key(key: str, schema: Any) -> str:
-    """Say that a mapping has no such key, and which was probably meant."""
-    known = list(schema.get("properties", {}))
+def _unknown_key(key: str, schema: Any) -> str:
+    known = list(schema.get("properties", ()))
     near = did_you_mean(key, known)
     few = f"; known are {', '.join(known)}" if not near and 0 < len(known) <= 2 * FEW else ""
     hint = f"; {schema['patternErrorMessage']}" if "patternErrorMessage" in schema else ""
     return f"unknown key `{key}` in {schema['title']}{near}{few}{hint}"
 
 
-def purpose(schema: Any, name: str) -> str:
+def _purpose(schema: Any, name: str) -> str:
     """Return the first sentence of what a schema says of a key."""
     said: str = schema.get("properties", {}).get(name, {}).get("description", "write it")
     return said.split(". ", maxsplit=1)[0].rstrip(".")

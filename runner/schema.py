@@ -1,122 +1,171 @@
 """JSON Schema held against nodes: what a file breaks, at the position where it breaks it.
 
-The part of draft 2020-12 that the project's schemas use; a schema that uses more is refused. It exists
-beside the ``jsonschema`` package for three things that one has not: positions of keys and values,
-``$name`` (each value that ``vary`` gives a name is held against the place where the name stands), and
-a tenth of the time. A test wants both to agree on every file.
+The validator is the ``jsonschema`` package's. It walks the nodes themselves, so that the instance of each of
+its errors knows its position, and holds every value that a ``vary`` gives a name against the name's place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from runner.keywords import COMPANIONS, KEYWORDS
-from runner.misfits import Check, Findings, Values, type_of, wanted
-from runner.nodes import Node, Scalar
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
-ANNOTATIONS = frozenset(
-    {
-        "$schema",
-        "$id",
-        "$defs",
-        "$comment",
-        "title",
-        "description",
-        "markdownDescription",
-        "default",
-        "examples",
-        "enumDescriptions",
-        "defaultSnippets",
-        "patternErrorMessage",
-    }
-)
-"""Words for people; the last six and `markdownDescription` are known to editors."""
+from runner.misfits import found, misfits
+from runner.nodes import Items, Map, Mark, Node, Notes, Scalar, plain
 
-ANY_TYPE = frozenset({"object", "array", "boolean", "integer", "string", "null"})
-TYPE_NAMES: Mapping[type, str] = {bool: "boolean", int: "integer", str: "string", type(None): "null"}
+Values = Mapping[str, Sequence[Node]]
+"""What each ``$name`` stands for, by the name with its ``$``."""
+
+Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError]]
+"""The package's form: validator, value of the keyword, what it is held against, schema around it."""
 
 
 class Schema:
-    """A schema document; definitions are compiled when they are first used."""
+    """A schema document of draft 2020-12, in which what can misfit has a title."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        """Take a document; `ValueError`, at the first use, for a keyword that is not understood."""
-        self.document = document
-        self._compiled: dict[str, Check] = {}
+        """Take a document; `ValueError`, when it is met, for a keyword that nodes cannot be held against."""
+        # `$schema` names the package's own validator, which would take this one's place.
+        self._validator = VALIDATOR({word: said for word, said in document.items() if word != "$schema"})
 
-    def findings(self, node: Node, file: str, pointer: str = "#", values: Values | None = None) -> Findings:
-        """Return what is wrong with *node* under the definition at *pointer*, ``#/$defs/step``."""
-        return Findings(file, values or {}).attempt(self.at(pointer), node)
+    def check(self, node: Node, notes: Notes, pointer: str = "#", values: Values | None = None) -> None:
+        """Note what is wrong with *node* under the definition at *pointer*, ``#/$defs/step``.
 
-    def at(self, pointer: str) -> Check:
-        """Return the check of a definition, which may refer to itself."""
-        if pointer not in self._compiled:
-
-            def later(node: Node, findings: Findings) -> None:
-                self._compiled[pointer](node, findings)
-
-            self._compiled[pointer] = later
-            self._compiled[pointer] = self.compile(self.definition(pointer))
-        return self._compiled[pointer]
-
-    def definition(self, pointer: str) -> Any:
-        """Return the definition itself."""
-        found: Any = self.document
-        for name in pointer.removeprefix("#").split("/")[1:]:
-            found = found[name]
-        return found
-
-    def types(self, schema: Any) -> frozenset[str]:
-        """Return the types that a schema takes."""
-        if "$ref" in schema:
-            return self.types(self.definition(schema["$ref"]))
-        if "type" in schema:
-            return _listed(schema["type"])
-        if "enum" in schema:
-            return frozenset(TYPE_NAMES[type(value)] for value in schema["enum"])
-        if "anyOf" in schema:
-            return frozenset[str]().union(*(self.types(branch) for branch in schema["anyOf"]))
-        return ANY_TYPE
-
-    def compile(self, schema: Any) -> Check:
-        """Return one check for all keywords of *schema*."""
-        _refuse_unknown(schema)
-        checks = [keyword(self, schema) for word, keyword in KEYWORDS.items() if word in schema]
-        if "type" in schema:
-            return _typed(schema, checks)
-        return checks[0] if len(checks) == 1 else _all(checks)
+        A position that has a problem already gets no second one.
+        """
+        known = {(problem.line, problem.column) for problem in notes.problems}
+        validator = self._validator.evolve(schema={"$ref": pointer})
+        for error in validator.iter_errors(_meant(node, values) if values else node):
+            for mark, message in misfits(error):
+                if mark not in known:
+                    notes.add(mark, message)
 
 
-def _listed(types: str | list[str]) -> frozenset[str]:
-    return frozenset([types] if isinstance(types, str) else types)
+class Meanings(NamedTuple):
+    """Nodes of which each stands in the same place."""
+
+    nodes: tuple[Node, ...]
+    mark: Mark
+    key: Mark | None = None
 
 
-def _refuse_unknown(schema: Any) -> None:
-    for word in schema.keys() - KEYWORDS.keys() - ANNOTATIONS - {"type"}:
-        if COMPANIONS.get(word) not in schema:
-            raise ValueError(f"schema keyword not understood here: {word} beside {sorted(schema)}")
+def _meant(node: Node, values: Values) -> Any:
+    """Return the node with `Meanings` in place of names."""
+    match node:
+        case Scalar() if node.text in values:
+            return Meanings(tuple(values[node.text]), node.mark, node.key)
+        case Items():
+            return node._replace(nodes=tuple(_meant(item, values) for item in node.nodes))
+        case Map():
+            entries = {key: _meant(each, values) for key, each in node.nodes.items()}
+            return _keys_meant(node._replace(nodes=entries), values)
+    return node
 
 
-def _typed(schema: Any, checks: Sequence[Check]) -> Check:
-    """Ask the other keywords only where the type fits; a name is held against by what it stands for."""
-    types = _listed(schema["type"])
+def _keys_meant(node: Map, values: Values) -> Map | Meanings:
+    """Return the mapping once for each value of each name that is a key of it."""
+    renamed = [
+        node._replace(nodes={text if key == name else key: each for key, each in node.nodes.items()})
+        for name in node.nodes
+        for text in map(_as_key, values.get(name, ()))
+    ]
+    return Meanings(tuple(renamed), node.mark, node.key) if renamed else node
 
-    def check(node: Node, findings: Findings) -> None:
-        if isinstance(node, Scalar) and (meanings := findings.meanings(node.text)):
-            findings.first_misfit(check, meanings)
-        elif type_of(node) not in types:
-            findings.add(node.mark, wanted(node, schema))
-        else:
-            for each in checks:
-                each(node, findings)
+
+def _as_key(value: Node) -> str:
+    return value.text if isinstance(value, Scalar) else found(value)
+
+
+def _on_nodes(keyword: Keyword, *, is_in_place: bool) -> Keyword:
+    """Return the keyword for nodes, and for `Meanings`, of which the first misfit counts."""
+
+    def check(validator: Any, said: Any, node: Any, schema: Any) -> Iterable[ValidationError]:
+        if not isinstance(node, Meanings):
+            # a node begins with what stands there: a bare value, or the nodes in it
+            return keyword(validator, said, node if is_in_place else node[0], schema)
+        for meaning in node.nodes:
+            if errors := list(check(validator, said, meaning, schema)):
+                for error in errors:
+                    if not isinstance(error.instance, tuple):  # not set so far
+                        error.instance = meaning
+                return errors
+        return ()
 
     return check
 
 
-def _all(checks: Sequence[Check]) -> Check:
-    def check(node: Node, findings: Findings) -> None:
-        for each in checks:
-            each(node, findings)
+def _additional(validator: Any, allowed: Any, nodes: Any, schema: Any) -> Iterator[ValidationError]:
+    """Keyword ``additionalProperties``: an error at each key."""
+    patterns = schema.get("patternProperties", ())
+    for key, node in nodes.items() if isinstance(nodes, Mapping) else ():
+        if key not in schema.get("properties", ()) and not any(re.search(each, key) for each in patterns):
+            if allowed is False:
+                yield ValidationError(key, instance=_key_of(key, node))
+            else:
+                yield from validator.descend(node, allowed, path=key)
 
-    return check
+
+def _required(_: Any, names: Any, nodes: Any, __: Any) -> Iterator[ValidationError]:
+    """Keyword ``required``: an error for each missing key."""
+    yield from (ValidationError(name) for name in names if isinstance(nodes, Mapping) and name not in nodes)
+
+
+def _dependent(_: Any, needs: Any, nodes: Any, __: Any) -> Iterator[ValidationError]:
+    """Keyword ``dependentRequired``: an error at the key that needs another one."""
+    for one in needs.keys() & nodes.keys() if isinstance(nodes, Mapping) else ():
+        for missing in set(needs[one]) - nodes.keys():
+            yield ValidationError(missing, instance=_key_of(one, nodes[one]))
+
+
+def _unique(_: Any, is_unique: Any, nodes: Any, __: Any) -> Iterator[ValidationError]:
+    """Keyword ``uniqueItems``: an error at each item that stands there a second time."""
+    seen: set[str] = set()
+    for item in nodes if is_unique and isinstance(nodes, tuple) else ():
+        if isinstance(item, Meanings):  # as it was written it has been seen before
+            continue
+        spelled = repr(plain(item))
+        if spelled in seen:
+            yield ValidationError(spelled, instance=item)
+        seen.add(spelled)
+
+
+def _key_of(key: str, node: Node) -> Scalar:
+    return Scalar(key, key, node.key or node.mark)
+
+
+def _refused(_: Any, __: Any, ___: Any, schema: Any) -> Iterator[ValidationError]:
+    raise ValueError(f"schema keyword not understood here: one of {sorted(schema)}")
+
+
+PASSING = frozenset({"$ref", "allOf"})
+"""Keywords that only pass on what they are held against."""
+
+IN_PLACE = frozenset({"anyOf", "oneOf", "not", "if"})
+"""Keywords that hold schemas against the node itself."""
+
+OWN: Mapping[str, Keyword] = {
+    "additionalProperties": _additional,
+    "required": _required,
+    "dependentRequired": _dependent,
+    "uniqueItems": _unique,
+    **dict.fromkeys(
+        ("propertyNames", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"), _refused
+    ),
+}
+"""Keywords whose errors say which key or item it is; a missing or unknown key is the message."""
+
+VALIDATOR = extend(  # type: ignore[no-untyped-call]  # its stub has no types
+    Draft202012Validator,
+    {
+        word: _on_nodes(keyword, is_in_place=word in IN_PLACE)
+        for word, keyword in {**Draft202012Validator.VALIDATORS, **OWN}.items()
+        if word not in PASSING
+    },
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "array", lambda _, value: isinstance(value, tuple)
+    ),
+)

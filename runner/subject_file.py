@@ -101,7 +101,7 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
     notes = Notes(file)
     top = read(data, notes)
     if top is not None and not notes.problems:
-        notes.problems += _schema().findings(top, file).problems
+        _schema().check(top, notes)
         for name, mark in names_in(top).items():
             notes.add(mark, f"`{name}`: nothing varies in a subject file")
     known = () if notes.problems else tuple(_deviations(top, catalogue, notes))

@@ -30,7 +30,7 @@ def parse(data: bytes, schema: Schema, catalogue: Catalogue, covered: Container[
     notes = Notes(FILE)
     top = read(data, notes)
     if top and not notes.problems:
-        notes.problems.extend(schema.findings(top, FILE).problems)
+        schema.check(top, notes)
     if isinstance(top, Map) and not notes.problems:
         _check_rules(top, catalogue, covered, notes)
     if notes.problems or not isinstance(top, Map):

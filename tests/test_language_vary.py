@@ -169,6 +169,23 @@ def test_a_mistake_of_one_value_is_reported_once() -> None:
     assert message == "7:26: `0x100` does not fit; wanted a number of 8 bits (0 to 0xff) or a $name"
 
 
+def test_two_names_in_one_list_are_two_items() -> None:
+    body = "vary: {a: [use-tpr-shadow], b: [use-msr-bitmaps]}\nsetup: {set: [$a, $b]}"
+    [point] = case(body).points
+    assert point.id == "a=use-tpr-shadow,b=use-msr-bitmaps"
+
+
+def test_a_name_that_is_a_key_misfits_by_one_of_its_values() -> None:
+    body = "vary: {at: [0x24, 0x22], v: [1, 0x100000000]}\nsetup: {virtual-apic-page: {$at: 1, 0x28: $v}}"
+    value, key = mistakes(spoken_file(body))
+    assert (
+        value == "7:37: `0x100000000` does not fit; wanted a number of 32 bits (0 to 0xffffffff) or a $name"
+    )
+    assert key.startswith(
+        "8:33: unknown key `0x22` in the virtual-APIC page; or an offset that is a multiple"
+    )
+
+
 def test_every_control_can_be_set_by_name() -> None:
     for name in CONTROLS_BY_NAME:
         assert merged(f"{{set: [{name}]}}") == Setup(controls(name))

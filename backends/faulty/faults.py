@@ -155,7 +155,7 @@ def _read(path: Path, pointer: str) -> list[Mapping[str, Any]]:
     notes = Notes(f"backends/faulty/{path.relative_to(HERE).as_posix()}")
     top = read(path.read_bytes(), notes)
     if top is not None and not notes.problems:
-        notes.problems += _schema().findings(top, notes.file, f"#/$defs/{pointer}").problems
+        _schema().check(top, notes, f"#/$defs/{pointer}")
     if top is None or notes.problems:
         raise MalformedError(notes.problems)
     entries: list[Mapping[str, Any]] = plain(top)
