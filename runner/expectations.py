@@ -206,7 +206,7 @@ def _physical(node: Node, notes: Notes) -> tuple[tuple[int, WordExpected], ...]:
             return {msr_of_offset(at): value for at, value in _expected_at(key, each, notes).items()}
         number_of = REGISTERS_BY_NAME[key].msr if key in REGISTERS_BY_NAME else int(key, 0)
         if number_of not in OBSERVED_MSRS:
-            notes.add(each.mark, f"{register_name(number_of)} is not observed afterwards; read it with a step")
+            notes.add(each.mark, f"{register_name(number_of)} is not observed afterwards: read it in a step")
         return {number_of: _word(each)}
 
     return tuple(sorted(page_words(node, notes, expand).items()))
