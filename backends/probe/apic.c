@@ -9,12 +9,14 @@
 #define ISR 0x10
 #define IRR 0x20
 #define ESR 0x28
+#define LVT_CMCI 0x2f
 #define ICR 0x30
 #define ICR_HIGH 0x31
 #define TIMER_INITIAL_COUNT 0x38
 #define SELF_IPI 0x3f
 
 #define SVR_ENABLED 0x1ff /* spurious vector FFH, software-enabled */
+#define LVT_MASKED 0x10000
 #define VECTORS_PER_WORD 32
 #define START_VECTOR 0xf0 /* the page of reset.S */
 
@@ -124,7 +126,15 @@ void apic_init(struct cpu *c) {
 }
 
 void apic_rebase(struct cpu *c) {
-  if (mode_now() != MODE_DISABLED) snapshot(mode_now(), c->baseline);
+  u8 mode = mode_now();
+  u64 value;
+  if (mode != MODE_DISABLED) snapshot(mode, c->baseline);
+  c->uncounted_cmci =
+      mode == MODE_X2APIC && watched_registers < APIC_WATCHED && !try_rdmsr(MSR_X2APIC + LVT_CMCI, &value);
+}
+
+void apic_mask_uncounted(const struct cpu *c) {
+  if (c->uncounted_cmci) (void)try_wrmsr(MSR_X2APIC + LVT_CMCI, LVT_MASKED);
 }
 
 u32 apic_changes(struct cpu *c, struct wire_register *to) {

@@ -18,6 +18,8 @@ void apic_start_others(void);
 void apic_rebase(struct cpu *c);
 /* Registers that differ from the baseline, appended to `to`; returns their number. */
 u32 apic_changes(struct cpu *c, struct wire_register *to);
+/* An LVT CMCI entry that is there though the version register does not count it. */
+void apic_mask_uncounted(const struct cpu *c);
 /* IA32_APIC_BASE and the watched registers as reset left them. */
 u32 apic_after_reset(const struct cpu *c, struct wire_register *to);
 

@@ -50,6 +50,7 @@ struct cpu {
   u8 *handler[MAX_HANDLERS]; /* emitted code, in the block's order */
   u8 expected_mode;
   u8 shared_pages; /* the case was given a page that all share */
+  u8 uncounted_cmci;   /* see apic_mask_uncounted */
   u8 vmcs_written;     /* an earlier case was at level vmx */
   u8 bitmap_rewritten; /* a VMM step changed the MSR bitmap */
   u32 image_fill, image_value; /* what lies under the words of `image` */

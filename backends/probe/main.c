@@ -117,6 +117,7 @@ static void clean_up(struct cpu *c) {
     apic_clear_errors();
   else if (!apic_restore(c))
     dirty = 1;
+  apic_mask_uncounted(c);
   if (c->shared_pages) pages_restore();
 }
 

@@ -8,7 +8,7 @@
 extern u64 guard_ticks;
 
 void vmcs_init(void);
-/* Makes the processor's VMCS current and writes the base; `before` is the block it last held, or 0. */
+/* Makes the processor's VMCS current and writes the base. */
 void vmcs_prepare(struct cpu *c);
 void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value);
 void vmcs_arm_guard(void);
