@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from backends import vmcs_items, wire
+from runner.apic import is_x2apic
 from runner.program import (
     EOI_HANDLER,
     Action,
@@ -19,6 +20,7 @@ from runner.program import (
     Inject,
     Level,
     MmioRead,
+    Number,
     Plain,
     Post,
     Program,
@@ -70,7 +72,21 @@ def _barriers(steps: Iterable[Step]) -> dict[str, tuple[int, int]]:
     return {name: (number, len(vcpus)) for number, (name, vcpus) in enumerate(waiting.items())}
 
 
+def _refuse_vmx_abort(setup: Setup) -> None:
+    """Refuse VM-exit lists that name an APIC MSR: a processor in VMX abort shows nothing any more."""
+    counts, lists = dict(setup.fields), setup.msr_lists
+    for entries, field in (
+        (lists.exit_store, Field.VM_EXIT_MSR_STORE_COUNT),
+        (lists.exit_load, Field.VM_EXIT_MSR_LOAD_COUNT),
+    ):
+        count = counts.get(field)
+        looked_at = entries[: count.value] if isinstance(count, Number) else entries
+        if any(is_x2apic(entry.msr) for entry in looked_at):
+            raise CannotEncodeError("a VMX abort, behind which its processor shows nothing")
+
+
 def _vcpu(setup: Setup, program: Program, vcpu: int, barriers: dict[str, tuple[int, int]]) -> bytes:
+    _refuse_vmx_abort(setup)
     items = list(vmcs_items.of_setup(setup)) if program.level is Level.VMX else []
     own = [step for step in program.steps if step.vcpu == vcpu]
     started = any(step.action == InitSipi(vcpu) for step in program.steps)

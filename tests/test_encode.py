@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from backends import encode, vmcs_items, wire
-from runner.program import Level, Plain, Post, PostedInterrupts, Program, Setup, Step
+from runner.program import (
+    Level,
+    MsrEntry,
+    MsrLists,
+    Number,
+    Plain,
+    Post,
+    PostedInterrupts,
+    Program,
+    Setup,
+    Step,
+)
 from runner.vmx import Field
 
 NV = Field.POSTED_INTERRUPT_NOTIFICATION_VECTOR
@@ -66,3 +77,14 @@ def test_pir_and_the_other_words_of_a_descriptor_are_items() -> None:
     pir, rest = [1, 1 << 0x31, 0, 1 << 63], [0, 0, 0xA5 << 32]
     assert [items[wire.ITEM_PID + index][1] for index in (0, 1, 2, 3, 5, 6, 7)] == pir + rest
     assert items[wire.ITEM_PID_POINTER] == (wire.HOW_FLIP, 46)
+
+
+@pytest.mark.parametrize("list_", ["exit_store", "exit_load"])
+def test_a_vmx_abort_is_refused_but_not_entries_behind_the_count(list_: str) -> None:
+    lists = MsrLists(**{list_: (MsrEntry(0x174, 0), MsrEntry(0x808, 0))})
+    aborting = Program(Level.VMX, (Setup(msr_lists=lists),), (Step(Plain.NOP),))
+    with pytest.raises(encode.CannotEncodeError, match="VMX abort"):
+        encode.encode_case(0, aborting)
+    counts = ((Field.VM_EXIT_MSR_STORE_COUNT, Number(1)), (Field.VM_EXIT_MSR_LOAD_COUNT, Number(1)))
+    shorter = Setup(msr_lists=lists, fields=counts)
+    assert encode.encode_case(0, Program(Level.VMX, (shorter,), (Step(Plain.NOP),)))

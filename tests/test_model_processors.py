@@ -22,6 +22,7 @@ from runner.apic import STALE
 from runner.outcome import (
     Completed,
     Entered,
+    Entry,
     EntryFailure,
     Observation,
     Stuck,
@@ -35,6 +36,7 @@ from runner.program import (
     Level,
     MsrEntry,
     MsrLists,
+    Number,
     Page,
     PageAddress,
     Plain,
@@ -160,6 +162,28 @@ def test_an_apic_msr_in_a_list(names: str, msr: int) -> None:
     assert loading.entries == (EntryFailure(34, 1),)
     assert observe(setup(names, msr_lists=MsrLists(exit_store=entry)), Plain.NOP).entries == (VmxAbort(1),)
     assert observe(setup(names, msr_lists=MsrLists(exit_load=entry)), Plain.NOP).entries == (VmxAbort(4),)
+
+
+def test_lists_load_other_msrs_and_number_their_entries() -> None:
+    entries = MsrEntry(0x174, 0x5A), MsrEntry(0x808, 0)
+    seen = observe(
+        setup(REGISTERS, msr_lists=MsrLists(entry_load=entries[:1], exit_store=entries[:1])), Rdmsr(0x174)
+    )
+    assert seen.steps[0].outcomes == (Completed(0x5A),)
+    failing = observe(setup(REGISTERS, msr_lists=MsrLists(entry_load=entries)), Plain.NOP)
+    assert failing.entries == (EntryFailure(34, 2),)
+    one = ((Field.VM_ENTRY_MSR_LOAD_COUNT, Number(1)), (Field.VM_EXIT_MSR_LOAD_COUNT, Number(1)))
+    shorter = setup(REGISTERS, msr_lists=MsrLists(entry_load=entries, exit_load=entries), fields=one)
+    assert observe(shorter, Plain.NOP).entries == (Entered(),)
+
+
+@pytest.mark.parametrize(
+    ("value", "entry"),
+    [(0xFEE00D00, Entered()), (0xFEE00900, EntryFailure(34, 1)), (0xFEE00D01, EntryFailure(34, 1))],
+)
+def test_a_list_loads_ia32_apic_base_where_wrmsr_does(value: int, entry: Entry) -> None:
+    lists = MsrLists(entry_load=(MsrEntry(0x1B, value),))
+    assert observe(setup(REGISTERS, msr_lists=lists), Plain.NOP).entries == (entry,)
 
 
 def test_a_program_whose_lists_name_other_msrs_is_not_modelled() -> None:
