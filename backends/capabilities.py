@@ -12,11 +12,12 @@ from types import MappingProxyType
 
 from backends import wire
 from runner.apic import ApicMode
-from runner.program import Level, Program, Setup
+from runner.program import Level, Program, Setup, Vmm
 from runner.vmx import (
     CONTROL_WORDS,
     Activity,
     Control,
+    Controls,
     EntryControls,
     ExitControls,
     Field,
@@ -137,7 +138,14 @@ class Processor:
             return None
         if not self.vmx:
             return "level vmx: the processor has no VMX (CPUID.01H:ECX[5] = 0)"
-        return next((lack for setup in program.vcpus for lack in self._lacks(setup)), None)
+        return next(self._lacks_of(program), None)
+
+    def _lacks_of(self, program: Program) -> Iterator[str]:
+        for setup in program.vcpus:
+            yield from self._lacks(setup)
+        for step in program.steps:
+            if isinstance(step.action, Vmm) and step.action.controls is not None:
+                yield from self._lacking_controls(step.action.controls)
 
     @cached_property
     def allowed(self) -> Mapping[type[Control], int]:
@@ -149,11 +157,7 @@ class Processor:
         return self.msrs.get(name, 0) >> shift
 
     def _lacks(self, setup: Setup) -> Iterator[str]:
-        controls = setup.controls
-        for kind, allowed in self.allowed.items():
-            missing = controls.word(kind) & ~allowed
-            if missing:
-                yield from (f"{name_of(c)}: {self._evidence(c)}" for c in kind if missing & int(c))
+        yield from self._lacking_controls(setup.controls)
         for field in [field for field, _ in setup.fields] + _implied_fields(setup):
             needs = _EXISTS_WITH.get(field)
             if needs is not None and not self.allows(needs):
@@ -161,6 +165,12 @@ class Processor:
         bit = _ENTRY_ACTIVITY.get(setup.guest.activity)
         if bit is not None and not self.msrs.get("IA32_VMX_MISC", 0) >> bit & 1:
             yield f"VM entry to activity state {name_of(setup.guest.activity)}: IA32_VMX_MISC[{bit}] = 0"
+
+    def _lacking_controls(self, controls: Controls) -> Iterator[str]:
+        for kind, allowed in self.allowed.items():
+            missing = controls.word(kind) & ~allowed
+            if missing:
+                yield from (f"{name_of(c)}: {self._evidence(c)}" for c in kind if missing & int(c))
 
     def allows(self, control: Control) -> bool:
         """Whether the capability MSRs let a control be 1."""

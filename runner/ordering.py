@@ -9,7 +9,10 @@ from runner.program import Barrier, Post, Program
 
 
 def unordered_posts(program: Program) -> Iterator[tuple[int, int]]:
-    """Yield the indices of two posts into one descriptor that can happen in either order."""
+    """Yield the indices of two posts into one descriptor that can happen in either order.
+
+    Not those whose target waits for both at a barrier: PIR bits add up, in whatever order they are set.
+    """
     posts = [
         (index, step.vcpu, step.action.to)
         for index, step in enumerate(program.steps)
@@ -18,8 +21,14 @@ def unordered_posts(program: Program) -> Iterator[tuple[int, int]]:
     before = _before(program)
     for (one, sender, target), (other, another, same) in combinations(posts, 2):
         ordered = sender == another or one in before[other] or other in before[one]
-        if target == same and not ordered:
+        if target == same and not ordered and not _waits_for(program, before, target, {one, other}):
             yield one, other
+
+
+def _waits_for(program: Program, before: list[set[int]], vcpu: int, posts: set[int]) -> bool:
+    return any(
+        isinstance(step.action, Barrier) and posts <= before[index] for index, step in program.steps_of(vcpu)
+    )
 
 
 def _before(program: Program) -> list[set[int]]:

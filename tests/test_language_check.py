@@ -126,6 +126,21 @@ def test_what_a_barrier_orders(between: str, unordered: list[tuple[int, int]]) -
     assert list(unordered_posts(read.points[0].program)) == unordered
 
 
+@pytest.mark.parametrize(
+    ("after", "unordered"),
+    [
+        ("{barrier: all}", []),
+        ("{vcpu: 0, barrier: x}\n  - {vcpu: 1, barrier: x}", [(0, 2)]),
+        ("{vcpu: 0, barrier: x}\n  - {vcpu: 2, barrier: x}", [(0, 2)]),
+    ],
+)
+def test_the_order_of_posts_is_nothing_to_a_target_that_waits_for_both(
+    after: str, unordered: list[tuple[int, int]]
+) -> None:
+    steps = POSTS.replace("{barrier: BETWEEN}", "{vcpu: 1, nop: true}") + f"  - {after}\n"
+    assert list(unordered_posts(case(steps, "{base: posted}").points[0].program)) == unordered
+
+
 def test_only_four_places_are_collected() -> None:
     found = scenario_files()
     assert SPECS / "vmx" / "rdmsr" / "own-page.yaml" in found
