@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from backends.capabilities import Processor
+from backends.capabilities import X2APIC, Processor
 from runner.program import Level, Plain, Program, Setup, Step, Vmm
 from runner.vmx import Controls, PinBasedControls
 
@@ -15,7 +15,7 @@ NAMES = ("PINBASED_CTLS", "PROCBASED_CTLS", "PROCBASED_CTLS2", "EXIT_CTLS", "ENT
 
 def processor(pin_based: int) -> Processor:
     msrs = {f"IA32_VMX_{name}": ALL for name in NAMES} | {"IA32_VMX_PINBASED_CTLS": pin_based}
-    return Processor(True, "", 0, 0, 46, 0, MappingProxyType(msrs))
+    return Processor(True, "", 0, X2APIC, 46, 0, MappingProxyType(msrs))
 
 
 def test_controls_that_a_vmm_step_sets_are_needed_too() -> None:
