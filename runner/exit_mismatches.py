@@ -26,6 +26,22 @@ INSTRUCTION_LENGTHS: dict[int, int] = {
 """VM-exit instruction length where silence judges it: 0F 32, 0F 30, and MOV CR8 with its REX prefix."""
 
 
+BETWEEN = (
+    ExitReason.EXTERNAL_INTERRUPT,
+    ExitReason.INTERRUPT_WINDOW,
+    ExitReason.TPR_BELOW_THRESHOLD,
+)
+
+
+def is_between(wanted: Exit) -> bool:
+    """Whether an exit can come between two instructions: the step's own completes before it, or after it.
+
+    An exception can where the expectation says so, *rip: next*: then it is a trap. Else it is a fault.
+    """
+    is_trap = wanted.reason == ExitReason.EXCEPTION_OR_NMI and wanted.rip is Rip.NEXT
+    return wanted.reason in BETWEEN or is_trap
+
+
 def exit_mismatches(wanted: Exit, silent_rip: Rip, seen: VmExit) -> Iterator[Mismatch]:
     """Yield each field of an exit with the expected reason that is not as expected."""
     if seen.qualification != wanted.qualification:

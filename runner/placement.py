@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from runner.exit_mismatches import BETWEEN
 from runner.nodes import Map, Mark, Notes
 from runner.outcome import Fault, Stuck
 from runner.pages import happens_in_root
@@ -34,7 +35,6 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
-from runner.step_mismatches import BETWEEN
 from runner.steps import Steps
 from runner.values import entries
 from runner.vmx import ExitReason

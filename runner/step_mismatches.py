@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from runner.exit_mismatches import Mismatch, exit_mismatches
+from runner.exit_mismatches import Mismatch, exit_mismatches, is_between
 from runner.expectation_words import expectation_words, step_expectation_words
 from runner.outcome import (
     Completed,
@@ -37,13 +37,6 @@ from runner.scenario import (
 )
 from runner.vmx import TRAP_LIKE, ExitReason
 from runner.words import deliveries_words, hexadecimal, outcome_words, outcomes_words, result_words
-
-BETWEEN = (
-    ExitReason.EXTERNAL_INTERRUPT,
-    ExitReason.INTERRUPT_WINDOW,
-    ExitReason.TPR_BELOW_THRESHOLD,
-)
-"""Exits that can come between two instructions: the step's own completes before it, or after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +101,7 @@ def _outcome_mismatches(place: Place, expected: OutcomeExpected, result: StepRes
     if wanted is None and outcomes and isinstance(outcomes[0], Completed | Fault):
         raise NothingToCompareError(f"nothing is known to compare the {expectation_words(expected)} with")
     if isinstance(wanted, Exit):
-        completed = wanted.reason in BETWEEN and len(outcomes) > 1 and _completes(outcomes[0])
+        completed = is_between(wanted) and len(outcomes) > 1 and _completes(outcomes[0])
         rip = Rip.NEXT if completed or wanted.reason in TRAP_LIKE else Rip.SAME
         outcomes = outcomes[1:] if completed else outcomes
         if outcomes and isinstance(outcomes[0], VmExit) and outcomes[0].reason == wanted.reason:
@@ -120,7 +113,7 @@ def _outcome_mismatches(place: Place, expected: OutcomeExpected, result: StepRes
 
 
 def _surplus(wanted: Exit, rest: tuple[Outcome, ...], *, completed: bool) -> Iterator[Mismatch]:
-    may_complete = wanted.reason in BETWEEN and not completed
+    may_complete = is_between(wanted) and not completed
     if rest and not (may_complete and len(rest) == 1 and _completes(rest[0])):
         yield "after the VM exit", "nothing more", outcomes_words(rest)
 

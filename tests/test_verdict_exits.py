@@ -51,6 +51,13 @@ def test_fields_of_an_exit_that_are_not_judged_in_silence() -> None:
     assert j.found(point, j.seen(StepResult((outcome,)))) == ""
 
 
+@pytest.mark.parametrize(("rip", "found"), [(Rip.NEXT, False), (Rip.SAME, True), (None, True)])
+def test_an_exception_comes_after_an_instruction_where_it_is_a_trap(rip: Rip | None, *, found: bool) -> None:
+    point = j.point(j.program(Plain.NOP), StepExpected(Exit(0, rip=rip)))
+    seen = j.seen(StepResult((Completed(), VmExit(0, rip=Rip.NEXT))))
+    assert bool(j.found(point, seen)) is found
+
+
 @pytest.mark.parametrize("reason", [1, 7])
 def test_an_exit_between_instructions(reason: int) -> None:
     point = j.point(j.program(Plain.NOP), StepExpected(Exit(reason)))
