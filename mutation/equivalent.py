@@ -24,8 +24,7 @@ def load(known: Container[str], path: Path = FILE) -> Mapping[str, str]:
     notes = Notes(f"{path.parent.name}/{path.name}")
     top = read(path.read_bytes(), notes)
     if top and not notes.problems:
-        schema = Schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
-        notes.problems.extend(schema.findings(top, notes.file).problems)
+        Schema(json.loads(SCHEMA.read_text(encoding="utf-8"))).check(top, notes)
     if isinstance(top, Items) and not notes.problems:
         _check(top, known, notes)
     if notes.problems or top is None:

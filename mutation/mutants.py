@@ -105,8 +105,10 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
             return isinstance(value, TEXTS) or name in ALONE_NAMES or TYPE_ALIAS.fullmatch(name) is not None
         case cst.AnnAssign(target=cst.Name(value=name)):
             return name in ALONE_NAMES
-        case cst.FunctionDef(returns=cst.Annotation(annotation=cst.Name(value="str"))):
-            return True
+        case cst.FunctionDef(name=cst.Name(value=name), returns=cst.Annotation(annotation=result)):
+            return name.startswith("_say_") or (isinstance(result, cst.Name) and result.value == "str")
+        case cst.Arg():
+            return _is_strict(node)
         case cst.IfExp(body=one, orelse=other):
             return isinstance(one, TEXTS) and isinstance(other, TEXTS)
         case _:
@@ -114,19 +116,27 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
 
 
 def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
-    """Whether the change takes away nothing but a text, a word of a trace, or what is not modelled."""
+    """Whether nobody can see the change: it takes away a text, say, or makes ``None`` of ``False``."""
     match node, mutated:
+        case cst.Assign(value=cst.Name(value="False")) | cst.AnnAssign(value=cst.Name(value="False")), _:
+            return True
         case cst.Match(), cst.Match():
             return any(_refuses(case) for case in node.cases if case not in mutated.cases)
-        case cst.Call(), cst.Call() if len(node.args) == len(mutated.args):
-            pairs = zip(node.args, mutated.args, strict=True)
-            return any(_is_of_trace(was.value) for was, now in pairs if was is not now)
+        case cst.Call(), cst.Call():
+            changed = [argument for argument in node.args if argument not in mutated.args]
+            texts = len(node.args) == len(mutated.args) and any(_is_of_trace(each.value) for each in changed)
+            return texts or any(_is_strict(each) for each in changed)
         case _:
             return False
 
 
 def _is_of_trace(value: cst.BaseExpression) -> bool:
     return isinstance(value, TEXTS) or (isinstance(value, cst.Name) and value.value in TRACE_NAMES)
+
+
+def _is_strict(argument: cst.Arg) -> bool:
+    """Whether an argument is the ``strict`` of a ``zip``, which only refuses mistakes of the model itself."""
+    return argument.keyword is not None and argument.keyword.value == "strict"
 
 
 def _refuses(node: cst.CSTNode) -> bool:

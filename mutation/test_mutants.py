@@ -75,6 +75,7 @@ def test_a_case_of_a_match_is_dropped() -> None:
         "rule = 'a' if b else 'c'\n",
         "__slots__ = (1, 2)\n",
         "Result = Completed | Fault\n",
+        "def _say_whose(cpu) -> None:\n    if cpu.page is None or a < 3:\n        return\n",
     ],
 )
 def test_what_no_scenario_sees_is_left_alone(text: str) -> None:
@@ -94,6 +95,16 @@ def test_a_text_or_a_word_of_the_trace_is_not_taken_away() -> None:
         "m.py: f('text', rule, a) -> f('text', a)",
         "m.py: f('text', rule, a) -> f('text', rule, )",
     ]
+
+
+def test_false_does_not_become_none() -> None:
+    assert ids("recognized = False\n") == ["m.py: recognized = False -> recognized = True"]
+
+
+def test_a_strict_zip_stays_strict() -> None:
+    found = ids("zip(a, b, strict=True)\n")
+    assert found
+    assert [each for each in found if not each.endswith("strict=True)")] == []
 
 
 def test_the_mutants_of_the_model() -> None:
