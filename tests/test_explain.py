@@ -53,6 +53,7 @@ def test_the_command_line() -> None:
     [
         FIRST_QUESTION,
         ("--set", *PREREQUISITES, *BITS_4_8_9, "--no-page-address", "--vcpus", "2", "--rdmsr", "APICID"),
+        ("--set", *BITS_4_8_9, "--set", *PREREQUISITES, "--no-page-address", "--vcpus=2", "--rdmsr=0x802"),
     ],
 )
 def test_the_first_question(explain: Explain, line: tuple[str, ...]) -> None:

@@ -53,18 +53,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a setup and of steps."""
     setup = parser.add_argument_group("setup", "what a scenario file says under `setup`")
     setup.add_argument("--base", metavar="NAME", help="a named setup of specs/setups.yaml")
-    setup.add_argument("--set", nargs="+", default=[], metavar="CONTROL", help="controls that are 1")
-    setup.add_argument("--clear", nargs="+", default=[], metavar="CONTROL", help="controls that are 0")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    setup.add_argument("--set", metavar="CONTROL", help="controls that are 1", **several)
+    setup.add_argument("--clear", metavar="CONTROL", help="controls that are 0", **several)
     setup.add_argument("--fill", metavar="FILL", help="zero, ones, tagged or a word")
-    setup.add_argument("--page", nargs="+", default=[], metavar="OFFSET=WORD", help="words of the page")
+    setup.add_argument("--page", metavar="OFFSET=WORD", help="words of the page", **several)
     setup.add_argument("--no-page-address", action="store_true", help="nobody set the virtual-APIC address")
-    setup.add_argument(
-        "--exits-on-read", nargs="+", default=[], metavar="REGISTER", help="read bits that are 1"
-    )
-    setup.add_argument(
-        "--exits-on-write", nargs="+", default=[], metavar="REGISTER", help="write bits that are 1"
-    )
-    setup.add_argument("--guest", nargs="+", default=[], metavar="KEY=VALUE", help="if=1, cpl=3 and the like")
+    setup.add_argument("--exits-on-read", metavar="REGISTER", help="read bits that are 1", **several)
+    setup.add_argument("--exits-on-write", metavar="REGISTER", help="write bits that are 1", **several)
+    setup.add_argument("--guest", metavar="KEY=VALUE", help="if=1, cpl=3 and the like", **several)
     for name in ("apic-mode", "tpr-threshold", "rvi", "svi", "eoi-exit-bitmap"):
         setup.add_argument(f"--{name}", metavar="VALUE", help="as in a scenario file")
     setup.add_argument("--vcpus", type=int, default=1, metavar="N", help="each performs all steps")
