@@ -92,7 +92,7 @@ def _changes(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
     for kind, operator in OPERATORS:
         if isinstance(node, kind):
             yield from ((node, each) for each in operator(node) if not _is_unseen(node, each))
-    for child in [node.orelse] if _refuses(node) and isinstance(node, cst.If) else node.children:
+    for child in [node.orelse] if isinstance(node, cst.If) and _decides_nothing(node) else node.children:
         if child is not None:
             yield from _changes(child)
 
@@ -121,7 +121,7 @@ def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
         case cst.Assign(value=cst.Name(value="False")) | cst.AnnAssign(value=cst.Name(value="False")), _:
             return True
         case cst.Match(), cst.Match():
-            return any(_refuses(case) for case in node.cases if case not in mutated.cases)
+            return any(_decides_nothing(case) for case in node.cases if case not in mutated.cases)
         case cst.Call(), cst.Call():
             changed = [argument for argument in node.args if argument not in mutated.args]
             texts = len(node.args) == len(mutated.args) and any(_is_of_trace(each.value) for each in changed)
@@ -139,11 +139,11 @@ def _is_strict(argument: cst.Arg) -> bool:
     return argument.keyword is not None and argument.keyword.value == "strict"
 
 
-def _refuses(node: cst.CSTNode) -> bool:
-    """Whether a branch does nothing but say that the model does not know something."""
+def _decides_nothing(node: cst.CSTNode) -> bool:
+    """Whether a branch only speaks to the trace, or only says that the model does not know something."""
     match node:
-        case cst.If(body=body) | cst.MatchCase(body=body):
-            return isinstance(body, cst.IndentedBlock) and [*map(_is_refusal, body.body)] == [True]
+        case cst.If(body=cst.IndentedBlock(body=body)) | cst.MatchCase(body=cst.IndentedBlock(body=body)):
+            return _is_refusal(body[0]) or all(map(_speaks, body))
         case _:
             return False
 
@@ -152,5 +152,16 @@ def _is_refusal(statement: cst.CSTNode) -> bool:
     match statement:
         case cst.SimpleStatementLine(body=[cst.Raise(exc=cst.Call(func=cst.Name(value="NotModelled")))]):
             return True
+        case _:
+            return False
+
+
+def _speaks(statement: cst.CSTNode) -> bool:
+    """Whether a statement is a call of the trace, or makes a text for one."""
+    match statement:
+        case cst.SimpleStatementLine(body=[cst.Expr(value=cst.Call() as call)]):
+            return _is_left_alone(call)
+        case cst.SimpleStatementLine(body=[cst.Assign() as assignment]):
+            return _is_left_alone(assignment)
         case _:
             return False

@@ -73,6 +73,7 @@ def test_a_case_of_a_match_is_dropped() -> None:
         "if a < b:\n    raise NotModelled('this')\n",
         "def _rule(a: int) -> str:\n    return 'a' if a < 3 else 'b'\n",
         "rule = 'a' if b else 'c'\n",
+        "if a < b:\n    sentence = 'text'\n    cpu.trace.by('a.rule', sentence, a + 1)\n",
         "__slots__ = (1, 2)\n",
         "Result = Completed | Fault\n",
         "def _say_whose(cpu) -> None:\n    if cpu.page is None or a < 3:\n        return\n",
@@ -80,6 +81,10 @@ def test_a_case_of_a_match_is_dropped() -> None:
 )
 def test_what_no_scenario_sees_is_left_alone(text: str) -> None:
     assert ids(text) == []
+
+
+def test_a_branch_that_does_more_than_to_speak_is_not_left_alone() -> None:
+    assert "m.py: if a < b: -> if a <= b:" in ids("if a < b:\n    by('a.rule', 'text')\n    c()\n")
 
 
 def test_what_follows_a_refusal_is_not() -> None:
