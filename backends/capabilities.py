@@ -131,16 +131,17 @@ class Processor:
 
     def lacks(self, program: Program) -> str | None:
         """Return what the program needs and the processor has not, with the evidence; or ``None``."""
-        modes = {setup.apic_mode for setup in program.vcpus}
-        if ApicMode.X2APIC in modes and not self.features & X2APIC:
-            return "x2APIC mode: CPUID.01H:ECX[21] = 0"
-        if program.level is Level.GUEST:
-            return None
-        if not self.vmx:
-            return "level vmx: the processor has no VMX (CPUID.01H:ECX[5] = 0)"
         return next(self._lacks_of(program), None)
 
     def _lacks_of(self, program: Program) -> Iterator[str]:
+        if program.level is Level.VMX:
+            yield from self._lacks_at_level_vmx(program)
+        if ApicMode.X2APIC in {setup.apic_mode for setup in program.vcpus} and not self.features & X2APIC:
+            yield "x2APIC mode: CPUID.01H:ECX[21] = 0"
+
+    def _lacks_at_level_vmx(self, program: Program) -> Iterator[str]:
+        if not self.vmx:
+            yield "level vmx: the processor has no VMX (CPUID.01H:ECX[5] = 0)"
         for setup in program.vcpus:
             yield from self._lacks(setup)
         for step in program.steps:
