@@ -1,12 +1,13 @@
 """``python -m runner convict [FAULT…]``: whether the scenarios notice each known-bad subject.
 
-A fault is convicted by a case that cites the broken rule, expects what the SDM says, conforms on the
-reference model and differs on the model with the fault.
+A fault is convicted by a case that cites the broken rule, expects what the SDM says, and differs on the
+model with the fault where it does not on the model itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,15 +16,18 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 
-from backends import Backend
+from backends import Backend, Identity
 from backends.faulty import named
 from backends.faulty.faults import Fault, MisplacedError, fault, faults
 from backends.model import Model
 from runner.batch import Bench
-from runner.loading import load_all, rules, scenario_files
+from runner.loading import ROOT, load_all, rules, scenario_files
 from runner.problems import MalformedError
 from runner.scenario import Case
 from runner.verdict import CaseResult, Verdict
+
+NOTED = ROOT / "reports" / "convicted.json"
+"""What a complete run writes."""
 
 REFUSED = 2
 """Exit status where a fault is unknown."""
@@ -75,15 +79,25 @@ def main(arguments: Sequence[str]) -> int:
     except MalformedError as unknown:
         print(unknown)
         return REFUSED
-    started = time.monotonic()
-    survivors = 0
+    started, tried = time.monotonic(), []
     for trial in trials(asked):
-        survivors += trial.survives
+        tried.append(trial)
         if trial.survives or not options.quiet:
             print(trial.words(), flush=True)
-    print(*([] if options.faults else _without_fault()), sep="\n")
-    print(f"{len(asked)} faults, {survivors} survive; {time.monotonic() - started:.0f} s")
+    if not options.faults:
+        _note(tried)
+        for line in _without_fault():
+            print(line)
+    survivors = sum(trial.survives for trial in tried)
+    print(f"{len(tried)} faults, {survivors} survive; {time.monotonic() - started:.0f} s")
     return 1 if survivors else 0
+
+
+def _note(tried: Iterable[Trial]) -> None:
+    """Write what became of every fault, for ``runner coverage``."""
+    found = {trial.fault.id: {"rule": trial.fault.rule, "by": trial.by} for trial in tried}
+    NOTED.parent.mkdir(exist_ok=True)
+    NOTED.write_text(json.dumps({"faults": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def trials(names: Sequence[str]) -> Iterator[Trial]:
@@ -125,22 +139,23 @@ def docket() -> Mapping[str, Mapping[str, Case]]:
 
 
 def _noticing(subject: Backend, cases: Mapping[str, Case]) -> str:
-    """Return the first case that differs on the subject and conforms on the model."""
+    """Return the first case that differs on the subject and does not on the model."""
     results = _judged(subject, cases.values())
     for (place, case), result in zip(cases.items(), results, strict=True):
-        if result.verdict in NOTICED and _conforms_on_the_model(case):
+        if result.verdict in NOTICED and not _differs_on_the_model(case):
             return place
     return ""
 
 
 def _judged(subject: Backend, cases: Iterable[Case]) -> Iterator[CaseResult]:
-    bench = Bench(subject.run, None, rules(), (), Model().identity().capabilities)
+    who = subject.identity()
+    bench = Bench(subject.run, None, rules(), (), who.capabilities if isinstance(who, Identity) else None)
     for case in cases:
         yield from bench.results([case])
 
 
-def _conforms_on_the_model(case: Case) -> bool:
-    return next(_judged(Model(), [case])).verdict is Verdict.CONFORMS
+def _differs_on_the_model(case: Case) -> bool:
+    return next(_judged(Model(), [case])).verdict in NOTICED
 
 
 def _without_fault() -> Iterator[str]:
