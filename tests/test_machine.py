@@ -21,8 +21,8 @@ from backends import Identity, bochs, image, machine, process, wire
 from backends.batch import Booted
 from runner.apic import ApicMode
 from runner.loading import ROOT, load_all, scenario_files
-from runner.outcome import GP0, BackendBroken, Completed, Delivery, Observation, Stuck, Unsupported
-from runner.program import GuestState, Level, Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
+from runner.outcome import GP0, BackendBroken, Completed, Observation, Stuck, Unsupported
+from runner.program import GuestState, Plain, Program, Raise, Rdmsr, Setup, Step, Wrmsr
 from runner.vmx import Blocking, MsrBitmap
 
 SVR, LVT_TIMER = 0x80F, 0x832
@@ -105,14 +105,6 @@ def test_an_exit_in_the_first_step_of_a_handler_ends_nothing(subject: machine.Pr
     assert [step.outcomes for step in answer.steps] == [(Completed(),)] * 3
     (delivery,) = answer.steps[0].delivered
     assert [getattr(outcome, "reason", None) for outcome in delivery.steps[0].outcomes] == [32]
-
-
-def test_level_guest_runs_without_vmx(subject: machine.ProbeBackend) -> None:
-    steps = (Step(Wrmsr(0x83F, 0x51)), Step(Plain.STI), Step(Plain.NOP), Step(Plain.NOP))
-    (answer,) = subject.run([Program(Level.GUEST, (Setup(),), steps)])
-    assert isinstance(answer, Observation)
-    assert [step.outcomes for step in answer.steps] == [(Completed(),)] * 4
-    assert [step.delivered for step in answer.steps] == [(), (), (Delivery(0x51, 3),), ()]
 
 
 # Cases do not touch each other.

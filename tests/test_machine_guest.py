@@ -9,7 +9,7 @@ from programs import REGISTERS, page, program
 
 from backends import bochs, machine
 from runner.apic import ApicMode
-from runner.outcome import BackendBroken, Completed, Observation, Unsupported
+from runner.outcome import BackendBroken, Completed, Delivery, Observation, Unsupported
 from runner.program import (
     Action,
     Barrier,
@@ -45,6 +45,13 @@ def values(answer: object) -> Iterator[int | None]:
         for outcome in step.outcomes:
             if isinstance(outcome, Completed) and outcome.value is not None:
                 yield outcome.value
+
+
+def test_level_guest_runs_without_vmx(subject: machine.ProbeBackend) -> None:
+    (answer,) = subject.run([guest(Wrmsr(0x83F, 0x51), Plain.STI, Plain.NOP, Plain.NOP)])
+    assert isinstance(answer, Observation)
+    assert [step.outcomes for step in answer.steps] == [(Completed(),)] * 4
+    assert [step.delivered for step in answer.steps] == [(), (), (Delivery(0x51, 3),), ()]
 
 
 def test_cpuid_gives_the_feature_words(subject: machine.ProbeBackend) -> None:
