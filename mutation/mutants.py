@@ -124,14 +124,17 @@ def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
             return any(_decides_nothing(case) for case in node.cases if case not in mutated.cases)
         case cst.Call(), cst.Call():
             changed = [argument for argument in node.args if argument not in mutated.args]
-            texts = len(node.args) == len(mutated.args) and any(_is_of_trace(each.value) for each in changed)
-            return texts or any(_is_strict(each) for each in changed)
+            return any(_is_of_trace(each.value) or _is_strict(each) for each in changed)
         case _:
             return False
 
 
 def _is_of_trace(value: cst.BaseExpression) -> bool:
-    return isinstance(value, TEXTS) or (isinstance(value, cst.Name) and value.value in TRACE_NAMES)
+    match value:
+        case cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name)):
+            return name in TRACE_NAMES
+        case _:
+            return isinstance(value, TEXTS)
 
 
 def _is_strict(argument: cst.Arg) -> bool:

@@ -94,11 +94,9 @@ def test_what_follows_a_refusal_is_not() -> None:
 
 
 def test_a_text_or_a_word_of_the_trace_is_not_taken_away() -> None:
-    assert ids("f('text', rule, a)\n") == [
-        "m.py: f('text', rule, a) -> f('text', rule, None)",
-        "m.py: f('text', rule, a) -> f(rule, a)",
-        "m.py: f('text', rule, a) -> f('text', a)",
-        "m.py: f('text', rule, a) -> f('text', rule, )",
+    assert ids("f('text', rule, a, cpu.trace)\n") == [
+        "m.py: f('text', rule, a, cpu.trace) -> f('text', rule, None, cpu.trace)",
+        "m.py: f('text', rule, a, cpu.trace) -> f('text', rule, cpu.trace)",
     ]
 
 
