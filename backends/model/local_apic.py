@@ -122,13 +122,11 @@ class LocalApic:
             self.isr &= ~(1 << highest(self.isr))
 
     def let_time_pass(self) -> None:
-        """Let the timer's count run out. SDM: *APIC Timer*."""
+        """Let the timer's count run out; in periodic mode it starts again. SDM: *APIC Timer*."""
         entry = self.registers[TIMER]
         if self.counting and not entry & MASKED:
-            if entry & PERIODIC:
-                raise NotModelled("a periodic APIC timer")
             self.accept(entry & 0xFF)
-        self.counting = False
+        self.counting = self.counting and bool(entry & PERIODIC)
 
     def send(self, command: int) -> None:
         """Send what an ICR value says. SDM: *ICR Operation in x2APIC Mode*."""
