@@ -35,7 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the choice (default 1)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials at a time (default 2)")
     options = parser.parse_args(arguments)
-    every = [*mutants.mutants(mutants.model(FOLDER))]
+    modules = mutants.model(FOLDER)
+    if unknown := sorted({*options.modules} - modules.keys()):
+        parser.error(f"no module of the model: {', '.join(unknown)}; there are {', '.join(modules)}")
+    every = [*mutants.mutants(modules)]
     try:
         explained = equivalent.load({mutant.id for mutant in every})
     except MalformedError as malformed:

@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 
 from backends.faulty.private import FOLDER
+from mutation.__main__ import main
 from mutation.mutants import model, mutants
 
 
@@ -108,6 +109,12 @@ def test_a_strict_zip_stays_strict() -> None:
     found = ids("zip(a, b, strict=True)\n")
     assert found
     assert [each for each in found if not each.endswith("strict=True)")] == []
+
+
+def test_an_unknown_module_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tpr"])
+    assert "no module of the model: tpr; there are " in capsys.readouterr().err
 
 
 def test_the_mutants_of_the_model() -> None:
