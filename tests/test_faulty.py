@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
+from pathlib import Path
 
+import copied
 import pytest
 
 import backends.model
@@ -231,6 +234,18 @@ def test_a_faulty_subject_is_shipped() -> None:
 def test_faulty_alone_says_how_to_choose() -> None:
     with pytest.raises(MalformedError, match="faulty:RULE-ID"):
         subject_file.named("faulty", RULES)
+
+
+def test_pytest_takes_a_faulty_subject(tmp_path: Path) -> None:
+    project = copied.Project(tmp_path)
+    shutil.copytree(data.HERE, tmp_path / "backends" / "faulty", dirs_exist_ok=True)
+    project.scenario("first/asked", copied.ONE, copied.TWO)
+    ran = project.pytest("specs", "--backend", "faulty:rdmsr.upper-half-from-page")
+    assert ran.status == 1
+    assert "specs/vmx/first/asked.yaml::two[faulty:rdmsr.upper-half-from-page]" in ran.text
+    unknown = project.pytest("specs", "--backend", "faulty:rdmsr.uper-half-from-page")
+    assert unknown.status == 2
+    assert "did you mean 'rdmsr.upper-half-from-page'" in unknown.text
 
 
 # Convictions
