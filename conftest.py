@@ -20,16 +20,17 @@ from reports.failure import explained
 from reports.judged import Judged, tally
 from reports.ledger import Ledger, announces_in_vain, packed
 from reports.table import table
-from runner import catalogue, loading, subject_file
-from runner.batch import Bench
-from runner.problems import MalformedError, Problem
+from runner.judging import subject_file
+from runner.judging.batch import Bench
+from runner.judging.subject_file import SubjectFile
+from runner.judging.verdict import CaseResult, Verdict
+from runner.language import loading
+from runner.reading.problems import MalformedError, Problem
+from runner.rulebook import catalogue
 from runner.scenario import Case, Scenario
-from runner.subject_file import SubjectFile
-from runner.verdict import CaseResult, Verdict
 
 RECORD = "record"
 """Property of a test report that carries a case's record to the controlling process."""
-
 WRONG_FILES = 2
 """Exit status when a scenario or subject file says what cannot be run; nothing has run then."""
 

@@ -23,12 +23,12 @@ from backends.batch import Booted
 from backends.bochs import Bochs
 from backends.machine import GUARD_TICKS
 from backends.model import Model
-from runner import catalogue
 from runner.apic import VPPR, VTPR, Fill, VirtualApicPage
+from runner.judging.verdict import Verdict, judge
 from runner.outcome import Answer, BackendBroken
 from runner.program import Action, Level, Program, Rdmsr, Setup, Step, Wrmsr
+from runner.rulebook import catalogue
 from runner.scenario import After, Case, Completes, Expected, Point, StepExpected, Value
-from runner.verdict import Verdict, judge
 from runner.vmx import CONTROLS_BY_NAME, Controls
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from mutation import equivalent, mutants, record, session, trial
 from mutation.mutant import Mutant
 from mutation.result import Result
 from mutation.session import End, Outcome
-from runner.problems import MalformedError
+from runner.reading.problems import MalformedError
 
 LEAST_SECONDS, FACTOR = 5, 4
 """Processor time of a trial: this much at least, and else this many times that of the model as it is."""

@@ -7,10 +7,10 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from runner.nodes import Items, Map, Notes, plain, read
-from runner.problems import MalformedError
-from runner.schema import Schema
-from runner.values import word
+from runner.language.values import word
+from runner.reading.nodes import Items, Map, Notes, plain, read
+from runner.reading.problems import MalformedError
+from runner.reading.schema import Schema
 
 FILE = Path(__file__).with_name("equivalent.yaml")
 SCHEMA = Path(__file__).with_name("equivalent.schema.json")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import backends.model  # noqa: F401 - dataclasses of a private copy look for their module by name
 from backends.faulty import private
-from runner.batch import Bench
-from runner.loading import load_all, rules, scenario_files
+from runner.judging.batch import Bench
+from runner.judging.verdict import Verdict
+from runner.language.loading import load_all, rules, scenario_files
 from runner.scenario import Case
-from runner.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)

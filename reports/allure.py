@@ -10,10 +10,10 @@ from contextlib import suppress
 import allure
 
 from reports.failure import rule_words
+from runner.judging.verdict import CaseResult, PointResult, Verdict
 from runner.outcome import BackendBroken
-from runner.rules import Catalogue
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Case, Scenario
-from runner.verdict import CaseResult, PointResult, Verdict
 
 MOST_STEPS = 20
 """Points that differ and are shown as failed steps."""

@@ -7,10 +7,10 @@ from itertools import groupby
 from textwrap import wrap
 
 from reports.judged import Judged, tally
+from runner.judging.verdict import PointResult, Verdict
 from runner.outcome import BackendBroken
-from runner.rules import Catalogue
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Case
-from runner.verdict import PointResult, Verdict
 
 MOST_POINTS = 3
 """Points of a case that are shown in full."""

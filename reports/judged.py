@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.judging.verdict import CaseResult
 from runner.scenario import Case, Scenario
-from runner.verdict import CaseResult
 
 
 @dataclass(frozen=True, slots=True)

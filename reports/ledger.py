@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from reports import summary
 from reports.judged import Judged
+from runner.judging.subject_file import SubjectFile
 from runner.scenario import Scenario
-from runner.subject_file import SubjectFile
 
 
 def packed(judged: Judged, known: summary.Record) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from reports.judged import Judged
-from runner.deviations import Deviation, unshown
+from runner.judging.deviations import Deviation, unshown
+from runner.judging.verdict import Verdict
 from runner.scenario import Case, Scenario
-from runner.verdict import Verdict
 
 Record = dict[str, Any]
 """One case on one subject: id, subject, verdict, reason and what they rest on."""

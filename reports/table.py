@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports.summary import Summary
-from runner.verdict import Verdict
+from runner.judging.verdict import Verdict
 
 MARKS: Mapping[str, str] = {
     Verdict.DOES_NOT_CONFORM.value: "FAIL",

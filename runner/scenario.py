@@ -44,7 +44,7 @@ class Relative(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A VM exit. ``None``: not judged, but for what `runner.verdict` says of each field's silence."""
+    """A VM exit. ``None``: not judged, but for what `runner.judging.verdict` says of each field's silence."""
 
     reason: int
     qualification: int = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.apic import SELF_IPI, Fill, VirtualApicPage
-from runner.differences import differences
+from runner.judging.differences import differences
 from runner.outcome import Completed, Delivery, Entered, Final, Observation, Rip, StepResult, VmExit
 from runner.program import Action, GuestState, Level, Program, Rdmsr, Setup, Step, Wrmsr
 from runner.scenario import After, Case, Delivers, Exit, Expected, Point, StepExpected, Value

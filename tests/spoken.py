@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.loading import InvalidScenario, parse
+from runner.language.loading import InvalidScenario, parse
 from runner.outcome import Entry
 from runner.program import Setup, Step
 from runner.scenario import After, Case, Expected, Point, StepExpected

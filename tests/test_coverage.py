@@ -14,13 +14,13 @@ import pytest
 from spoken import case
 
 from reports import summary
-from runner import catalogue, uncovered
 from runner.commands import coverage
 from runner.commands.coverage import Row, rows
-from runner.loading import SPECS
-from runner.problems import MalformedError
+from runner.language.loading import SPECS
 from runner.program import Level
-from runner.rules import Catalogue
+from runner.reading.problems import MalformedError
+from runner.rulebook import catalogue, uncovered
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Scenario
 
 ALL = catalogue.load()

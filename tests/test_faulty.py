@@ -16,13 +16,14 @@ from backends.faulty import faults as data
 from backends.faulty import private
 from backends.faulty.faults import Change, Fault, MisplacedError, faults, known_bugs
 from backends.model import Model
-from runner import catalogue, subject_file, uncovered
-from runner.citations import citations
 from runner.commands import convict
-from runner.loading import load_all, scenario_files
+from runner.judging import subject_file
+from runner.language.loading import load_all, scenario_files
 from runner.outcome import BackendBroken, Completed, Observation, VmExit
-from runner.problems import MalformedError
 from runner.program import Level, Program, Setup, Step, Wrmsr
+from runner.reading.problems import MalformedError
+from runner.rulebook import catalogue, uncovered
+from runner.rulebook.citations import citations
 from runner.vmx import CONTROLS_BY_NAME, Controls
 
 RULES = catalogue.load()

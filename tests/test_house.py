@@ -22,9 +22,9 @@ TABLES = {
     "backends/probe/wire.h": "the records that cross to the probe and back",
 }
 KNOW_SPECS = {
-    "runner/loading.py": "reads the scenarios",
-    "runner/catalogue.py": "reads the rules",
-    "runner/compiled.py": "a scenario's cache key covers what it was read with",
+    "runner/language/loading.py": "reads the scenarios",
+    "runner/rulebook/catalogue.py": "reads the rules",
+    "runner/language/compiled.py": "a scenario's cache key covers what it was read with",
     "reports/allure.py": "links to the rules",
 }
 MADE = ("reports/results", "reports/html", "reports/summary.json", "backends/probe/build")

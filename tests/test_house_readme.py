@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from backends.model import Model
-from runner import catalogue, loading
 from runner.__main__ import COMMANDS
-from runner.batch import Bench
-from runner.verdict import Verdict
+from runner.judging.batch import Bench
+from runner.judging.verdict import Verdict
+from runner.language import loading
+from runner.rulebook import catalogue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -9,7 +9,7 @@ from programs import DELIVERY, OPEN, TPR_ONLY, program
 
 from backends import bochs, machine
 from runner.apic import ApicMode
-from runner.loading import ROOT, load_all, scenario_files
+from runner.language.loading import ROOT, load_all, scenario_files
 from runner.outcome import GP0, Completed, Observation
 from runner.program import GuestState, Plain, Program, Raise, Rdmsr, Wrmsr
 from runner.vmx import Blocking

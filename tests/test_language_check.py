@@ -12,8 +12,8 @@ import pytest
 from spoken import case
 from spoken import file as spoken_file
 
-from runner import compiled, loading
-from runner.loading import (
+from runner.language import compiled, loading
+from runner.language.loading import (
     ROOT,
     SPECS,
     InvalidScenario,
@@ -23,8 +23,8 @@ from runner.loading import (
     scenario_files,
     stray_files,
 )
-from runner.ordering import unordered_posts
-from runner.problems import MalformedError
+from runner.language.ordering import unordered_posts
+from runner.reading.problems import MalformedError
 
 
 def check(*paths: object, cwd: Path = ROOT) -> tuple[int, list[str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from spoken import after, case, entry, expectations, expected
 
-from runner.expectations import FAULTS
+from runner.language.expectations import FAULTS
+from runner.language.placement import RESUMED
 from runner.outcome import Entered, EntryFailure, Fault, Rip, Stuck, VmfailInvalid, VmfailValid, VmxAbort
-from runner.placement import RESUMED
 from runner.scenario import (
     After,
     Bits,

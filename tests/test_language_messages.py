@@ -14,12 +14,12 @@ from spoken import file as spoken_file
 from spoken import mistakes
 
 from runner.apic import REGISTERS, VECTOR_SETS
-from runner.expectations import FAULTS
-from runner.loading import ROOT, SPECS, named_setups, parse, scenario_files
-from runner.nodes import Notes, plain, read
+from runner.language.expectations import FAULTS
+from runner.language.loading import ROOT, SPECS, named_setups, parse, scenario_files
+from runner.language.steps import ACTIONS, ASIDE
 from runner.program import Plain
-from runner.schema import Schema
-from runner.steps import ACTIONS, ASIDE
+from runner.reading.nodes import Notes, plain, read
+from runner.reading.schema import Schema
 from runner.vmx import CONTROLS_BY_NAME, EXIT_REASONS_BY_NAME, FIELDS_BY_NAME, Activity, name_of
 
 MALFORMED = sorted((ROOT / "tests" / "malformed").glob("*.yaml"))

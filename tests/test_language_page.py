@@ -8,8 +8,8 @@ import re
 import pytest
 
 from backends.model import Model
-from runner.differences import differences
-from runner.loading import SPECS, parse
+from runner.judging.differences import differences
+from runner.language.loading import SPECS, parse
 from runner.outcome import Observation
 
 PAGE = (SPECS / "README.md").read_text()

@@ -18,7 +18,7 @@ from programs import DELIVERY, OPEN, REGISTERS, page, program
 
 from backends import Identity, bochs, image, machine, process, wire
 from backends.batch import Booted
-from runner.loading import ROOT
+from runner.language.loading import ROOT
 from runner.outcome import BackendBroken, Completed, Observation, Stuck, Unsupported
 from runner.program import Plain, Program, Rdmsr, Setup, Step, Wrmsr
 from runner.vmx import MsrBitmap

@@ -13,7 +13,7 @@ from modelled import DELIVERY, OPEN, POSTED, REGISTERS, page, program, rules, se
 import backends.model
 from backends.model import Model
 from backends.model.implementation import Implementation
-from runner.loading import rules as catalogue
+from runner.language.loading import rules as catalogue
 from runner.outcome import Observation, Unsupported, VmExit
 from runner.program import (
     Action,

@@ -13,8 +13,8 @@ from mutation import equivalent, record, session, trial
 from mutation.mutant import Mutant
 from mutation.result import Result
 from mutation.session import End, Outcome
-from runner.loading import SPECS, load
-from runner.problems import MalformedError
+from runner.language.loading import SPECS, load
+from runner.reading.problems import MalformedError
 
 TPR = (FOLDER / "tpr.py").read_text()
 KILLED, SURVIVED = Outcome(End.KILLED, "a::b"), Outcome(End.SURVIVED)

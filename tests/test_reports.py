@@ -11,12 +11,12 @@ from reports import summary
 from reports.failure import explained
 from reports.judged import Judged, tally
 from reports.table import table
-from runner import catalogue
-from runner.deviations import Deviation, Instead
+from runner.judging.deviations import Deviation, Instead
+from runner.judging.verdict import Verdict, judge
 from runner.outcome import Answer, BackendBroken, Completed, StepResult, Unsupported
 from runner.program import Level
+from runner.rulebook import catalogue
 from runner.scenario import Case, Scenario
-from runner.verdict import Verdict, judge
 
 RULES = catalogue.load()
 WRONG: Answer = replace(j.READ_SEEN, steps=(StepResult((Completed(0),)),))

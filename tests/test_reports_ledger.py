@@ -9,11 +9,11 @@ import pytest
 
 from reports.judged import Judged
 from reports.ledger import Ledger, announces_in_vain, packed
-from runner.deviations import Deviation, Instead
+from runner.judging.deviations import Deviation, Instead
+from runner.judging.subject_file import SubjectFile
+from runner.judging.verdict import judge
 from runner.program import Level
 from runner.scenario import Scenario
-from runner.subject_file import SubjectFile
-from runner.verdict import judge
 
 CASE = j.case(j.READ)
 SCENARIO = Scenario("specs/vmx/a/b.yaml", "A title", Level.VMX, (CASE,))

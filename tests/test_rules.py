@@ -11,13 +11,13 @@ import jsonschema
 import pytest
 import yaml
 
-from runner import catalogue
-from runner.citations import Citation, citations
-from runner.problems import MalformedError
 from runner.program import Level
-from runner.rules import Catalogue, Certainty, Handling
+from runner.reading.problems import MalformedError
+from runner.reading.schema import Schema
+from runner.rulebook import catalogue
+from runner.rulebook.citations import Citation, citations
+from runner.rulebook.rules import Catalogue, Certainty, Handling
 from runner.scenario import Case, Scenario
-from runner.schema import Schema
 from runner.vmx import PrimaryControls, SecondaryControls
 
 COLLECTED = {

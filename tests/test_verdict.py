@@ -8,6 +8,7 @@ from typing import Any
 import judged as j
 import pytest
 
+from runner.judging.verdict import Verdict, judge
 from runner.outcome import (
     Answer,
     BackendBroken,
@@ -22,7 +23,6 @@ from runner.scenario import (
     Case,
     Expected,
 )
-from runner.verdict import Verdict, judge
 
 RIGHT: Answer = j.READ_SEEN
 WRONG: Answer = replace(j.READ_SEEN, steps=(StepResult((Completed(0),)),))

@@ -8,11 +8,11 @@ from dataclasses import replace
 import judged as j
 import pytest
 
-from runner.batch import Bench, Run
+from runner.judging.batch import Bench, Run
+from runner.judging.verdict import CaseResult, Verdict
 from runner.outcome import Answer, Unsupported
 from runner.program import Program
 from runner.scenario import Case, Expected
-from runner.verdict import CaseResult, Verdict
 
 RIGHT: Answer = j.READ_SEEN
 ONE = j.case(j.READ)

@@ -8,8 +8,9 @@ from typing import Any
 import judged as j
 import pytest
 
-from runner.deviations import Deviation, Instead, excuse, unshown
-from runner.differences import differences
+from runner.judging.deviations import Deviation, Instead, excuse, unshown
+from runner.judging.differences import differences
+from runner.judging.verdict import Verdict, judge
 from runner.outcome import (
     Completed,
     Entered,
@@ -34,7 +35,6 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
-from runner.verdict import Verdict, judge
 from runner.vmx import Blocking
 
 EOI_RULE = "eoi.stores-eight-bytes"

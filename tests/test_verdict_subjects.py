@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from backends import subjects
-from runner import catalogue, subject_file
-from runner.deviations import Deviation
+from runner.judging import subject_file
+from runner.judging.deviations import Deviation
+from runner.judging.subject_file import SubjectFile
 from runner.outcome import Entered, Fault, Stuck, VmfailValid
-from runner.problems import MalformedError
+from runner.reading.problems import MalformedError
+from runner.rulebook import catalogue
 from runner.scenario import Completes, EntryFails, Keep, PidExpected, Value, WordOneOf
-from runner.subject_file import SubjectFile
 from runner.vmx import Activity, Blocking
 
 RULES = catalogue.load()

@@ -9,6 +9,8 @@ import judged as j
 import pytest
 
 from runner.apic import STALE
+from runner.judging.step_mismatches import NothingToCompareError
+from runner.judging.verdict import Verdict, judge
 from runner.outcome import (
     Completed,
     Delivery,
@@ -39,8 +41,6 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
-from runner.step_mismatches import NothingToCompareError
-from runner.verdict import Verdict, judge
 from runner.vmx import Field
 
 

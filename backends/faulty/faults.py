@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.faulty.private import FOLDER
-from runner.nodes import Notes, plain, read
-from runner.problems import MalformedError, Problem, did_you_mean
-from runner.schema import Schema
+from runner.reading.nodes import Notes, plain, read
+from runner.reading.problems import MalformedError, Problem, did_you_mean
+from runner.reading.schema import Schema
 
 HERE = Path(__file__).parent
 KNOWN_BUGS = HERE / "known-bugs.yaml"

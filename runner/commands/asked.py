@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from runner.loading import parse
+from runner.language.loading import parse
 from runner.scenario import Scenario
 
 WORD_STEPS = ("read-cr8", "sti", "cli", "nop", "mov-ss", "hlt", "spin", "vmcall")

@@ -12,7 +12,7 @@ from pathlib import Path
 from reports import summary
 from runner.commands import presence
 from runner.commands.doctor import say
-from runner.loading import SPECS, scenario_files
+from runner.language.loading import SPECS, scenario_files
 from runner.outcome import Unsupported
 
 ROOT = Path(__file__).parents[2]

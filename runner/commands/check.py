@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from runner.loading import SPECS, load_all, scenario_files, stray_files
-from runner.ordering import unordered_posts
-from runner.problems import MalformedError
+from runner.language.loading import SPECS, load_all, scenario_files, stray_files
+from runner.language.ordering import unordered_posts
+from runner.reading.problems import MalformedError
 from runner.scenario import Scenario
 
 REFUSED = 2

@@ -20,11 +20,11 @@ from backends import Backend, Identity
 from backends.faulty import named
 from backends.faulty.faults import Fault, MisplacedError, fault, faults
 from backends.model import Model
-from runner.batch import Bench
-from runner.loading import ROOT, load_all, rules, scenario_files
-from runner.problems import MalformedError
+from runner.judging.batch import Bench
+from runner.judging.verdict import CaseResult, Verdict
+from runner.language.loading import ROOT, load_all, rules, scenario_files
+from runner.reading.problems import MalformedError
 from runner.scenario import Case
-from runner.verdict import CaseResult, Verdict
 
 NOTED = ROOT / "reports" / "convicted.json"
 """What a complete run writes."""

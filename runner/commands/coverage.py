@@ -16,13 +16,13 @@ from pathlib import Path
 from textwrap import wrap
 
 from reports import summary
-from runner import uncovered
-from runner.citations import citations
-from runner.loading import ROOT, SPECS, load_all, rules, scenario_files
-from runner.problems import MalformedError
-from runner.rules import Catalogue, Rule
+from runner.judging.verdict import Verdict
+from runner.language.loading import ROOT, SPECS, load_all, rules, scenario_files
+from runner.reading.problems import MalformedError
+from runner.rulebook import uncovered
+from runner.rulebook.citations import citations
+from runner.rulebook.rules import Catalogue, Rule
 from runner.scenario import Scenario
-from runner.verdict import Verdict
 
 LACKING, REFUSED = 1, 2
 """Exit statuses: a rule has neither case nor reason; a file is wrong."""

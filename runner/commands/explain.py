@@ -16,11 +16,11 @@ from backends.model import Model
 from backends.model.trace import Place, Reason
 from runner.apic import ApicMode
 from runner.commands import asked
-from runner.loading import load, rules
+from runner.language.loading import load, rules
 from runner.outcome import Answer, Final, Observation, Unsupported
-from runner.problems import MalformedError, did_you_mean
 from runner.program import Page, PageAddress, Program, Setup
-from runner.rules import Catalogue
+from runner.reading.problems import MalformedError, did_you_mean
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Case, Point, Scenario
 from runner.vmx import CONTROL_WORDS, Field, name_of
 from runner.words import action_words, entry_words, hexadecimal, result_words

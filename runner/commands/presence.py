@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backends import Identity, subjects
-from runner import catalogue, subject_file
+from runner.judging import subject_file
 from runner.outcome import BackendBroken, Unsupported
+from runner.rulebook import catalogue
 
 Presence = Identity | Unsupported | BackendBroken
 

@@ -6,8 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner.apic import OBSERVED_MSRS, REGISTERS_BY_NAME, VECTOR_SETS, register_name, vectors_to_words
-from runner.nodes import Map, Node, Notes, Scalar
+from runner.language.setups import activity
+from runner.language.values import (
+    blocking,
+    entries,
+    flag,
+    items,
+    msr_of_offset,
+    number,
+    offset_of,
+    page_words,
+    span,
+    vectors,
+    word,
+)
 from runner.outcome import Entry, EntryFailure, Fault, Rip, Stuck, VmfailInvalid, VmfailValid, VmxAbort
+from runner.reading.nodes import Map, Node, Notes, Scalar
 from runner.scenario import (
     After,
     Bits,
@@ -24,20 +38,6 @@ from runner.scenario import (
     Value,
     WordExpected,
     WordOneOf,
-)
-from runner.setups import activity
-from runner.values import (
-    blocking,
-    entries,
-    flag,
-    items,
-    msr_of_offset,
-    number,
-    offset_of,
-    page_words,
-    span,
-    vectors,
-    word,
 )
 from runner.vmx import EXIT_REASONS_BY_NAME
 

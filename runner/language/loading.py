@@ -7,20 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from runner import catalogue, compiled
-from runner.cases import check_file_setup, read_case
-from runner.nodes import Map, Mark, Node, Notes, read
-from runner.points import Surroundings
-from runner.problems import MalformedError, Problem
+from runner.language import compiled
+from runner.language.cases import check_file_setup, read_case
+from runner.language.points import Surroundings
+from runner.language.prose import check_prose
+from runner.language.setups import NamedSetups
+from runner.language.values import items, word
 from runner.program import Level
-from runner.prose import check_prose
-from runner.rules import Catalogue
+from runner.reading.nodes import Map, Mark, Node, Notes, read
+from runner.reading.problems import MalformedError, Problem
+from runner.reading.schema import Schema
+from runner.rulebook import catalogue
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Case, Scenario
-from runner.schema import Schema
-from runner.setups import NamedSetups
-from runner.values import items, word
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
 
 COLLECTED = ("vmx/*/*.yaml", "guest/*/*.yaml", "sweeps/*.yaml", "found/*.yaml")

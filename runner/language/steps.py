@@ -6,8 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from runner.layers import Layers
-from runner.nodes import Map, Node, Notes, Scalar
+from runner.language.layers import Layers
+from runner.language.setups import activity, controls, fields, msr_bitmap, words
+from runner.language.values import (
+    blocking,
+    entries,
+    flag,
+    items,
+    msr,
+    msr_of_key,
+    number,
+    vectors,
+    word,
+)
 from runner.program import (
     Action,
     Barrier,
@@ -27,18 +38,7 @@ from runner.program import (
     WriteCr8,
     Wrmsr,
 )
-from runner.setups import activity, controls, fields, msr_bitmap, words
-from runner.values import (
-    blocking,
-    entries,
-    flag,
-    items,
-    msr,
-    msr_of_key,
-    number,
-    vectors,
-    word,
-)
+from runner.reading.nodes import Map, Node, Notes, Scalar
 from runner.vmx import Controls, MsrBitmap
 
 Read = TypeVar("Read")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from runner.nodes import Map, Node
+from runner.reading.nodes import Map, Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from runner.differences import Difference, Part, differences
+from runner.judging.differences import Difference, Part, differences
+from runner.judging.step_mismatches import before_first_entry
 from runner.outcome import Entered, Entry, Observation, Stuck
 from runner.program import Action, Program, Step
 from runner.scenario import (
@@ -25,7 +26,6 @@ from runner.scenario import (
     Point,
     StepExpected,
 )
-from runner.step_mismatches import before_first_entry
 
 NOT_REACHED = StepExpected(Stuck.NOT_REACHED)
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from runner.exit_mismatches import Mismatch
-from runner.final_mismatches import final_mismatches, state_mismatches
+from runner.judging.exit_mismatches import Mismatch
+from runner.judging.final_mismatches import final_mismatches, state_mismatches
+from runner.judging.step_mismatches import Place, before_first_entry, step_mismatches
 from runner.outcome import Entry, Observation
 from runner.program import Program
 from runner.scenario import EntryFails, Expected
-from runner.step_mismatches import Place, before_first_entry, step_mismatches
 from runner.words import action_words, entry_words, result_words
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from runner.exit_mismatches import Mismatch, exit_mismatches, is_between
-from runner.expectation_words import expectation_words, step_expectation_words
+from runner.judging.exit_mismatches import Mismatch, exit_mismatches, is_between
+from runner.judging.expectation_words import expectation_words, step_expectation_words
+from runner.judging.pages import happens_in_root, held
 from runner.outcome import (
     Completed,
     Delivery,
@@ -20,7 +21,6 @@ from runner.outcome import (
     Stuck,
     VmExit,
 )
-from runner.pages import happens_in_root, held
 from runner.program import Barrier, Cpuid, Level, Plain, Program, Rdmsr, Step
 from runner.scenario import (
     Bits,

@@ -21,7 +21,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from runner.problems import Problem
+from runner.reading.problems import Problem
 
 DEEPEST = 40
 """Levels of nesting; more is a mistake, and would exhaust the stack."""

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from runner.expectations import after, entry, step_expected
-from runner.layers import Layers
-from runner.nodes import Map, Node, Notes
+from runner.judging.pages import happens_in_root
+from runner.language.expectations import after, entry, step_expected
+from runner.language.layers import Layers
+from runner.language.placement import check_handler, check_placement, check_setup_pages
+from runner.language.setups import NamedSetups, setup
+from runner.language.steps import Steps, read_handler, read_steps
+from runner.language.values import entries
+from runner.language.vary import Filling, Values, point_values
 from runner.outcome import Entered, Entry
-from runner.pages import happens_in_root
-from runner.placement import check_handler, check_placement, check_setup_pages
 from runner.program import Handler, Level, Program, Setup
+from runner.reading.nodes import Map, Node, Notes
 from runner.scenario import After, Expected, Point, StepExpected
-from runner.setups import NamedSetups, setup
-from runner.steps import Steps, read_handler, read_steps
-from runner.values import entries
-from runner.vary import Filling, Values, point_values
 
 FILLED = ("setup", "vcpus", "steps", "after", "expect-entry")
 """The parts of a case in which ``$name`` stands for a value."""

@@ -15,17 +15,17 @@ from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from runner.deviations import Deviation, Instead, plainly
-from runner.expectations import after_fields, delivers, entry, exit_fields, outcome
-from runner.loading import ROOT, SPECS
-from runner.nodes import Map, Mark, Node, Notes, Scalar, plain, read
+from runner.judging.deviations import Deviation, Instead, plainly
+from runner.language.expectations import after_fields, delivers, entry, exit_fields, outcome
+from runner.language.loading import ROOT, SPECS
+from runner.language.values import entries, items, msr, span, word
+from runner.language.vary import RANGE, names_in
 from runner.outcome import Entered, Entry
-from runner.problems import MalformedError, Problem, did_you_mean
-from runner.rules import Catalogue
+from runner.reading.nodes import Map, Mark, Node, Notes, Scalar, plain, read
+from runner.reading.problems import MalformedError, Problem, did_you_mean
+from runner.reading.schema import Schema
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Exit
-from runner.schema import Schema
-from runner.values import entries, items, msr, span, word
-from runner.vary import RANGE, names_in
 
 SHIPPED = ROOT / "backends" / "subjects"
 FAULTY = ROOT / "backends" / "faulty" / "subject.yaml"

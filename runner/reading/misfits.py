@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from runner.nodes import Items, Map, Mark, Node, Scalar
-from runner.problems import did_you_mean
+from runner.reading.nodes import Items, Map, Mark, Node, Scalar
+from runner.reading.problems import did_you_mean
 
 Error = Any
 """A ``ValidationError`` of the validator of nodes."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner.nodes import Items, Map, Mark, Node, Notes, Scalar, plain, read
-from runner.problems import MalformedError, did_you_mean
-from runner.rules import Catalogue, Certainty, Handling, OpenPoint, Rule
-from runner.schema import Schema
+from runner.reading.nodes import Items, Map, Mark, Node, Notes, Scalar, plain, read
+from runner.reading.problems import MalformedError, did_you_mean
+from runner.reading.schema import Schema
+from runner.rulebook.rules import Catalogue, Certainty, Handling, OpenPoint, Rule
 from runner.vmx import CONTROLS_BY_NAME
 
-SPECS = Path(__file__).resolve().parent.parent / "specs"
+SPECS = Path(__file__).resolve().parents[2] / "specs"
 
 
 def load(specs: Path = SPECS) -> Catalogue:

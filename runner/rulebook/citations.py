@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from runner.rules import Catalogue
+from runner.rulebook.rules import Catalogue
 from runner.scenario import Scenario
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 
-from runner.deviations import Deviation, plainly
+from runner.judging.deviations import Deviation, plainly
+from runner.judging.verdict import CaseResult, Catalogue, judge
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
 from runner.scenario import Case
-from runner.verdict import CaseResult, Catalogue, judge
 
 Run = Callable[[Sequence[Program]], Iterator[Answer]]
 """Yields one answer a program, in order."""

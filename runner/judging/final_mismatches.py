@@ -1,6 +1,6 @@
 """Where the final state of a virtual processor is not the expected one.
 
-What an ``after`` does not name is as the program itself left it; see `runner.pages`.
+What an ``after`` does not name is as the program itself left it; see `runner.judging.pages`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from runner.descriptor import (
     descriptor_words,
     word_at,
 )
-from runner.exit_mismatches import Mismatch
-from runner.expectation_words import word_expectation_words
+from runner.judging.exit_mismatches import Mismatch
+from runner.judging.expectation_words import word_expectation_words
+from runner.judging.pages import page_key, untouched
 from runner.outcome import Final
-from runner.pages import page_key, untouched
 from runner.program import PostedInterrupts, Program
 from runner.scenario import After, Expected, Keep, PidExpected, WordExpected, WordOneOf
 from runner.vmx import name_of

@@ -7,11 +7,11 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from runner.catalogue import SPECS
-from runner.nodes import Map, Notes, plain, read
-from runner.problems import MalformedError
-from runner.rules import Catalogue
-from runner.schema import Schema
+from runner.reading.nodes import Map, Notes, plain, read
+from runner.reading.problems import MalformedError
+from runner.reading.schema import Schema
+from runner.rulebook.catalogue import SPECS
+from runner.rulebook.rules import Catalogue
 
 FILE = f"{SPECS.name}/uncovered.yaml"
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from runner.scenario import Scenario
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".cache" / "scenarios"
-SOURCES = ("specs/scenario.schema.json", "specs/setups.yaml", "specs/rules.yaml", "runner/*.py")
+SOURCES = ("specs/scenario.schema.json", "specs/setups.yaml", "specs/rules.yaml", "runner/**/*.py")
 
 
 def fetch(name: str, data: bytes) -> Scenario | None:

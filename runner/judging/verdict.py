@@ -15,11 +15,11 @@ from enum import Enum
 from itertools import chain, repeat
 from typing import Protocol
 
-from runner.deviations import Deviation, excuse
-from runner.differences import Difference, differences, disagreements
+from runner.judging.deviations import Deviation, excuse
+from runner.judging.differences import Difference, differences, disagreements
+from runner.judging.step_mismatches import NothingToCompareError
 from runner.outcome import Answer, BackendBroken, Observation, Unsupported
 from runner.scenario import Case, Point
-from runner.step_mismatches import NothingToCompareError
 
 
 class Verdict(Enum):

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations, product
 
-from runner.nodes import Items, Map, Mark, Node, Notes, Scalar
-from runner.values import entries, items, span, word
+from runner.language.values import entries, items, span, word
+from runner.reading.nodes import Items, Map, Mark, Node, Notes, Scalar
 
 NAME = re.compile(r"\$[a-z][a-z0-9-]*")
 RANGE = re.compile(r"(0x[0-9a-fA-F]+|0|[1-9][0-9]*)\.\.(0x[0-9a-fA-F]+|0|[1-9][0-9]*)")

@@ -6,8 +6,20 @@ from collections.abc import Mapping
 
 from runner.apic import ApicMode, Fill, VirtualApicPage
 from runner.descriptor import CONTROL, OUTSTANDING, SUPPRESS
-from runner.layers import Layers
-from runner.nodes import Map, Node, Notes, Scalar
+from runner.language.layers import Layers
+from runner.language.values import (
+    blocking,
+    entries,
+    flag,
+    items,
+    msr,
+    msr_ranges,
+    number,
+    numbers_at,
+    page_words,
+    vectors,
+    word,
+)
 from runner.program import (
     BeyondWidth,
     FieldValue,
@@ -22,19 +34,7 @@ from runner.program import (
     PostedInterrupts,
     Setup,
 )
-from runner.values import (
-    blocking,
-    entries,
-    flag,
-    items,
-    msr,
-    msr_ranges,
-    number,
-    numbers_at,
-    page_words,
-    vectors,
-    word,
-)
+from runner.reading.nodes import Map, Node, Notes, Scalar
 from runner.vmx import CONTROLS_BY_NAME, FIELDS_BY_NAME, Activity, Control, Controls, Field, MsrBitmap
 
 ADDED_UP = frozenset({"base", "set", "clear", "says"})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runner.nodes import Map, Mark, Node, Notes
-from runner.points import FILLED, PointReader, Surroundings
+from runner.language.points import FILLED, PointReader, Surroundings
+from runner.language.values import entries, items, word
+from runner.language.vary import combinations_of, names_in, variations
 from runner.program import Level
+from runner.reading.nodes import Map, Mark, Node, Notes
+from runner.reading.schema import Schema
 from runner.scenario import Case, Point
-from runner.schema import Schema
-from runner.values import entries, items, word
-from runner.vary import combinations_of, names_in, variations
 
 GUEST_LEVEL_SETUP = frozenset({"apic-mode", "guest", "handlers"})
 """What a setup can say of a guest that is the whole platform."""

@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from runner.misfits import found, misfits
-from runner.nodes import Items, Map, Mark, Node, Notes, Scalar, plain
+from runner.reading.misfits import found, misfits
+from runner.reading.nodes import Items, Map, Mark, Node, Notes, Scalar, plain
 
 Values = Mapping[str, Sequence[Node]]
 """What each ``$name`` stands for, by the name with its ``$``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from runner.nodes import Map, Node, Notes
-from runner.values import word
+from runner.language.values import word
+from runner.reading.nodes import Map, Node, Notes
 
 NOT_PRESENT = re.compile(r"\b(should|shall|will|would|ought|going to|has to be)\b", re.IGNORECASE)
 

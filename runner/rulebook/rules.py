@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from runner.problems import did_you_mean
+from runner.reading.problems import did_you_mean
 from runner.vmx import Control
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from runner.apic import FIRST_MSR, REGISTERS_BY_NAME, VECTOR_SETS, vectors_to_words
-from runner.nodes import Items, Map, Node, Notes, Scalar
+from runner.reading.nodes import Items, Map, Node, Notes, Scalar
 from runner.vmx import HIGH_MSRS, LOW_MSRS, Blocking, MsrRange
 
 Word = TypeVar("Word")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from runner.exit_mismatches import BETWEEN
-from runner.nodes import Map, Mark, Notes
+from runner.judging.exit_mismatches import BETWEEN
+from runner.judging.pages import happens_in_root
+from runner.language.steps import Steps
+from runner.language.values import entries
 from runner.outcome import Fault, Stuck
-from runner.pages import happens_in_root
 from runner.program import (
     Action,
     Barrier,
@@ -25,6 +26,7 @@ from runner.program import (
     Setup,
     Step,
 )
+from runner.reading.nodes import Map, Mark, Notes
 from runner.scenario import (
     Bits,
     EntryFails,
@@ -35,8 +37,6 @@ from runner.scenario import (
     StepExpected,
     Value,
 )
-from runner.steps import Steps
-from runner.values import entries
 from runner.vmx import ExitReason
 
 RESUMED = frozenset(

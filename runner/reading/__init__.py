@@ -1,0 +1,1 @@
+"""Strict YAML: nodes that know their line and column, held against a JSON Schema; what is wrong with them."""

@@ -1,0 +1,1 @@
+"""The rules of `specs/rules.yaml`: what they say, who cites them, why some have no case."""
