@@ -22,7 +22,11 @@ def _faulty(_: str, start: Mapping[str, Any]) -> Backend:
 
 
 KINDS: Mapping[str, Factory] = MappingProxyType(
-    {"model": _model, "machine": bochs.backend, "faulty": _faulty}
+    {
+        "model": _model,
+        "bochs": bochs.backend,
+        "faulty": _faulty,
+    }
 )
 """By `kind` of a subject file; the file's schema knows the same names."""
 

@@ -95,7 +95,7 @@ class Project:
     def subject(self, name: str, **said: object) -> None:
         """A subject file; `fault=` makes it a misbehaving model."""
         if "fault" in said:
-            said |= {"kind": "machine", "start": {"model": said.pop("fault")}}
+            said |= {"kind": "bochs", "start": {"model": said.pop("fault")}}
         self.write(
             f"backends/subjects/{name}.yaml", json.dumps({"says": f"Subject {name}", **said}, indent=1)
         )

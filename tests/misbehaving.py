@@ -1,4 +1,4 @@
-"""A pytest plugin for copies of the project: subjects of kind `machine` are the model with a fault.
+"""A pytest plugin for copies of the project: subjects of kind `bochs` are the model with a fault.
 
 `start: {model: FAULT}` chooses the fault. Every run of a batch leaves a line in `batches.log`.
 """
@@ -73,4 +73,4 @@ def _create(name: str, start: Mapping[str, Any]) -> Misbehaving:
     return Misbehaving(name, start.get("model", ""))
 
 
-subjects.KINDS = MappingProxyType({**subjects.KINDS, "machine": _create})
+subjects.KINDS = MappingProxyType({**subjects.KINDS, "bochs": _create})

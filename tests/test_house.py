@@ -34,7 +34,7 @@ def _files() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         place = path.relative_to(ROOT)
         folders = set(place.parts[:-1]) - {".ci"}
-        made = place.as_posix().startswith(MADE) or "__pycache__" in folders
+        made = place.as_posix().startswith(MADE) or "__pycache__" in folders or place == Path(".git")
         if path.is_file() and not made and not any(folder.startswith(".") for folder in folders):
             yield place
 

@@ -45,7 +45,7 @@ def test_wrong_files_run_nothing(project: copied.Project, workers: tuple[str, ..
     ("said", "message"),
     [
         ({"fault": "right", "deviations": [{**DEVIATION, "rules": ["rdmsr.uper-half"]}]}, "unknown rule"),
-        ({"fault": "right", "kind": "machina"}, "machine"),
+        ({"fault": "right", "kind": "boch"}, "did you mean 'bochs'?"),
     ],
 )
 def test_a_wrong_subject_runs_nothing(
@@ -53,7 +53,7 @@ def test_a_wrong_subject_runs_nothing(
 ) -> None:
     project.subject("right", **said)
     if "kind" in said:
-        project.write("backends/subjects/right.yaml", "says: Wrong\nkind: machina\n")
+        project.write("backends/subjects/right.yaml", "says: Wrong\nkind: boch\n")
     ran = project.pytest("specs", "--backend", "right", *workers)
     assert ran.status == 2
     assert "backends/subjects/right.yaml:" in ran.text
@@ -75,7 +75,7 @@ def test_a_misplaced_scenario_is_refused(project: copied.Project) -> None:
 
 
 def test_a_subject_may_be_any_file(project: copied.Project) -> None:
-    project.write("mine/own.yaml", "says: Mine\nkind: machine\nstart: {model: reads-zero}\n")
+    project.write("mine/own.yaml", "says: Mine\nkind: bochs\nstart: {model: reads-zero}\n")
     ran = project.pytest("specs", "--backend", "mine/own.yaml")
     assert ran.verdicts("own") == {"does not conform": 2}
     again = "run again: pytest 'specs/vmx/first/asked.yaml::two[own]' --backend mine/own.yaml"

@@ -21,7 +21,7 @@ KNOWN = Deviation((j.RULE,), Instead(), "reads zero", "link", versions="<3", nam
 
 
 def subject(name: str, *deviations: Deviation) -> SubjectFile:
-    return SubjectFile(name, Path(f"{name}.yaml"), f"Subject {name}", "machine", {}, deviations)
+    return SubjectFile(name, Path(f"{name}.yaml"), f"Subject {name}", "bochs", {}, deviations)
 
 
 def node(name: str) -> str:

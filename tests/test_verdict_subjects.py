@@ -34,8 +34,8 @@ def deviation(tmp_path: Path, instead: str, more: str = "") -> Deviation:
 
 
 def test_a_whole_file(tmp_path: Path) -> None:
-    said = load(tmp_path, "says: Bochs\nkind: machine\nstart: {unpacked: true, model: penryn}\n")
-    assert (said.name, said.says, said.kind) == ("mine", "Bochs", "machine")
+    said = load(tmp_path, "says: Bochs\nkind: bochs\nstart: {unpacked: true, model: penryn}\n")
+    assert (said.name, said.says, said.kind) == ("mine", "Bochs", "bochs")
     assert said.start == {"unpacked": True, "model": "penryn"}
     assert said.deviations == ()
 
@@ -132,6 +132,8 @@ def test_versions(tmp_path: Path, versions: str, version: str, *, speaks: bool) 
         ("says: X\nkind: modle\n", "mine.yaml:2:7: `modle`; wanted a kind of subject; did you mean 'model'?"),
         ("says: X\nkind: model\nstrat: {}\n", "did you mean 'start'?"),
         ("says: X\nkind: model\nsays: Y\n", "mine.yaml:3:1: "),
+        ("says: X\nkind: bochs\nstart: {modle: penryn}\n", "in how Bochs is started; did you mean 'model'?"),
+        ("says: X\nkind: model\nstart: {model: penryn}\n", "`model` in the start of a subject that nothing"),
         (HEAD + ENTRY % ("{}", ""), "mine.yaml:4:"),
         (HEAD + ENTRY % ("{rvi: 256}", ""), "`256`"),
         (HEAD + ENTRY % ("{value: 1, fault: '#UD'}", ""), "`fault` beside `value`"),
@@ -177,4 +179,7 @@ def test_shipped_subjects_are_right(name: str) -> None:
 
 def test_the_schema_knows_the_kinds() -> None:
     schema = json.loads(subject_file.SCHEMA.read_text(encoding="utf-8"))
-    assert set(schema["properties"]["kind"]["enum"]) == set(subjects.KINDS)
+    kinds = schema["properties"]["kind"]
+    assert set(kinds["enum"]) == set(subjects.KINDS)
+    assert len(kinds["enum"]) == len(kinds["enumDescriptions"])
+    assert {each["if"]["properties"]["kind"]["const"] for each in schema["allOf"]} == set(subjects.KINDS)
