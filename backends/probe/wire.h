@@ -17,7 +17,7 @@ typedef unsigned long u64;
 
 #define BATCH_BASE 0xfff00000u /* the first byte of the ROM */
 #define BATCH_ROOM 0xd0000u    /* of the ROM's 1 MiB; the probe's own image follows */
-#define RECORDS_BASE 0x800000u /* frames in RAM, for DOOR_MEMORY */
+#define RECORDS_BASE 0x800000u /* frames in RAM, for DOOR_MEMORY and DOOR_SHARED */
 #define RECORDS_ROOM 0x1000000u
 
 #define MAX_CPUS 8
@@ -26,6 +26,7 @@ typedef unsigned long u64;
 /* How frames leave the machine. */
 #define DOOR_MEMORY 1 /* gathered at RECORDS_BASE, then a magic break for the debugger */
 #define DOOR_E9 2     /* port E9H, a frame at a time */
+#define DOOR_SHARED 3 /* gathered behind a u64 at RECORDS_BASE, the number of cases that began */
 
 #define PROGRESS 0xfe /* a byte on port E9H before each case, DOOR_MEMORY only */
 
