@@ -27,7 +27,13 @@ KNOW_SPECS = {
     "runner/language/compiled.py": "a scenario's cache key covers what it was read with",
     "reports/allure.py": "links to the rules",
 }
-MADE = ("reports/results", "reports/html", "reports/summary.json", "backends/probe/build")
+MADE = (
+    "reports/results",
+    "reports/html",
+    "reports/summary.json",
+    "backends/probe/build",
+    "backends/kvm/build",
+)
 
 
 def _files() -> Iterator[Path]:
