@@ -49,7 +49,7 @@ class Run:
         self.backends = {
             each.name: subjects.backend(each.kind, each.name, each.start) for each in self.subjects
         }
-        self.files = loading.scenario_files()
+        self.files = loading.scenario_files([loading.SPECS, *filter(loading.is_nightly, _asked(config))])
         self.scenarios: dict[Path, Scenario] = {}
         self.identities: dict[str, dict[str, Any]] = {}
         self._benches: dict[str, Bench] = {}
@@ -61,10 +61,8 @@ class Run:
             oracle = None if subject.kind == "model" else Model().run
             who = backend.identity()
             if isinstance(who, Identity):
-                self.identities[subject.name] = {
-                    "version": who.version,
-                    "capabilities": dict(who.capabilities),
-                }
+                known = {"version": who.version, "capabilities": dict(who.capabilities)}
+                self.identities[subject.name] = known
                 deviations = subject.deviations_of(who.version)
                 bench = Bench(backend.run, oracle, self.rules, deviations, who.capabilities)
             else:
@@ -104,10 +102,12 @@ def _refuse_strays() -> None:
         raise MalformedError(Problem(str(path), 1, 1, "no scenario file stands here") for path in strays)
 
 
+def _asked(config: pytest.Config) -> list[Path]:
+    return [(config.invocation_params.dir / arg.partition("::")[0]).resolve() for arg in config.args]
+
+
 def _asks_for_scenarios(config: pytest.Config) -> bool:
-    asked = [(config.invocation_params.dir / arg.partition("::")[0]).resolve() for arg in config.args]
-    specs = loading.SPECS
-    return any(path.is_relative_to(specs) or specs.is_relative_to(path) for path in asked)
+    return any(map(loading.leads_to_specs, _asked(config)))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
@@ -160,7 +160,7 @@ class ScenarioItem(pytest.Item):
         run, name = self.parent.run, self.subject.name
         allure.describe(self.scenario, self.case, name, run.rules)
         result = self.parent.result(self)
-        allure.show(result)
+        allure.show(result, run.bench(self.subject).capabilities or {})
         file = "" if self.subject.is_shipped else str(self.subject.path)
         judged = Judged(self.scenario, self.case, name, result, file)
         self.user_properties.append((RECORD, packed(judged, run.identities.pop(name, {}))))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 
 import allure
 
 from reports.failure import rule_words
+from runner import host
 from runner.judging.verdict import CaseResult, PointResult, Verdict
 from runner.outcome import BackendBroken
 from runner.rulebook.rules import Catalogue
@@ -19,12 +21,18 @@ MOST_STEPS = 20
 """Points that differ and are shown as failed steps."""
 
 
+HERE = cache(host.here)
+
+
 def describe(scenario: Scenario, case: Case, subject: str, catalogue: Catalogue) -> None:
     """Label the running test with its scenario, its rules and its subject."""
     rule = catalogue[case.rules[0]]
     allure.dynamic.title(case.says)
-    # Without a parameter all subjects of a case share one history, and three of four results vanish.
+    # Without parameters all subjects and hosts of a case share one history, and all but one result vanish.
     allure.dynamic.parameter("backend", subject)
+    allure.dynamic.parameter("host", HERE().name)
+    for name, fact in HERE().facts().items():
+        allure.dynamic.label(name, fact)
     allure.dynamic.label("backend", subject)
     allure.dynamic.parent_suite(subject)
     allure.dynamic.suite(scenario.path)
@@ -37,8 +45,12 @@ def describe(scenario: Scenario, case: Case, subject: str, catalogue: Catalogue)
         allure.dynamic.link(f"specs/rules.yaml#L{catalogue[name].line}", name=name)
 
 
-def show(result: CaseResult) -> None:
-    """Attach the verdict: its label, the points of a `vary`, what differs, what the machine said."""
+def show(result: CaseResult, capabilities: Mapping[str, str]) -> None:
+    """Attach the verdict: its label, the points of a `vary`, what differs, what the machine said.
+
+    *capabilities* are the subject's; their hash tells its VMX from another's.
+    """
+    allure.dynamic.label("vmx", host.vmx_hash(capabilities) or host.UNKNOWN)
     allure.dynamic.label("verdict", result.verdict.value)
     allure.dynamic.tag(result.verdict.value)
     for deviation in result.deviations:

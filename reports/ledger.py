@@ -43,7 +43,7 @@ class Ledger:
         for subject in self.subjects:
             known = self._known[subject.name]
             known["announced in vain"] = self._in_vain(subject, known.get("version", ""))
-        return summary.summarize(self._records.values(), self._known)
+        return summary.of_this_run() | summary.summarize(self._records.values(), self._known)
 
     def _in_vain(self, subject: SubjectFile, version: str) -> Iterable[str]:
         own = [record for record in self._records.values() if record["subject"] == subject.name]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from reports.judged import Judged
+from runner import host, suite
 from runner.judging.deviations import Deviation, unshown
 from runner.judging.verdict import Verdict
 from runner.scenario import Case, Scenario
@@ -72,8 +74,20 @@ def _of_case(scenario: Scenario, case: Case) -> Record:
     }
 
 
+def of_this_run() -> Summary:
+    """Return what results are kept with: when the run ended, of which suite it was, on which host."""
+    here = host.here()
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "suite": suite.identity(),
+        "host": {"name": here.name, **here.facts()},
+    }
+
+
 def summarize(records: Iterable[Record], subjects: Mapping[str, Mapping[str, Any]]) -> Summary:
     """Return counts and everything that does not plainly conform, for each subject.
+
+    ``cases`` has what does not conform in full, ``conforming`` the ids of the other cases by file.
 
     ``areas`` counts a case at the rule that it asks about, ``rules`` at each rule on which it rests.
 
@@ -83,8 +97,15 @@ def summarize(records: Iterable[Record], subjects: Mapping[str, Mapping[str, Any
     for each in records:
         by_subject.setdefault(each["subject"], []).append(each)
     return {
-        "subjects": {name: {**subjects.get(name, {}), **_of_subject(own)} for name, own in by_subject.items()}
+        "subjects": {
+            name: {**_known(subjects.get(name, {})), **_of_subject(own)} for name, own in by_subject.items()
+        }
     }
+
+
+def _known(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a subject, with the hash of its IA32_VMX_* values."""
+    return {**said, "vmx": host.vmx_hash(said.get("capabilities", {}))}
 
 
 def in_vain(
@@ -111,18 +132,22 @@ def _of_subject(records: Iterable[Record]) -> dict[str, Any]:
     areas: dict[str, Counter[str]] = {}
     rules: dict[str, Counter[str]] = {}
     shown = []
+    conforming: dict[str, list[str]] = {}
     for each in sorted(records, key=lambda each: (each["file"], each["line"])):
         verdicts[each["verdict"]] += 1
         areas.setdefault(_area(each), Counter())[each["verdict"]] += 1
         for rule in each["rules"]:
             rules.setdefault(rule, Counter())[each["verdict"]] += 1
-        if each["verdict"] != Verdict.CONFORMS.value:
+        if each["verdict"] == Verdict.CONFORMS.value:
+            conforming.setdefault(each["file"], []).append(each["id"].partition("::")[2])
+        else:
             shown.append({name: value for name, value in each.items() if name != "subject"})
     return {
         "verdicts": verdicts,
         "areas": {name: dict(counts) for name, counts in areas.items()},
         "rules": {name: dict(counts) for name, counts in rules.items()},
         "cases": shown,
+        "conforming": conforming,
     }
 
 

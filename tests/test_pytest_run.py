@@ -82,6 +82,20 @@ def test_a_subject_may_be_any_file(project: copied.Project) -> None:
     assert again in ran.text
 
 
+def test_a_sweep_of_the_night_runs_where_it_is_named(project: copied.Project) -> None:
+    project.subject("right", fault="right")
+    sweep = "specs/sweeps/nightly/big.yaml"
+    project.write(sweep, copied.SWEEP)
+    assert project.pytest("specs", "--backend", "right").batches == ("right 2",)
+    for named in ("specs/sweeps/nightly", sweep, f"{sweep}::swept[right]"):
+        assert project.pytest(named, "--backend", "right").batches == ("right 6",)
+    both = project.pytest("specs", "specs/sweeps/nightly", "--backend", "right", "-n2")
+    assert both.batches == ("right 2", "right 6")
+    project.write(sweep, copied.SWEEP.replace("rdmsr:", "rdmzr:"))
+    assert project.pytest("specs", "--backend", "right").status == 0
+    assert project.pytest("specs", "specs/sweeps/nightly", "--backend", "right").status == 2
+
+
 def test_scenarios_elsewhere_and_other_tests_are_none_of_ours(project: copied.Project) -> None:
     project.write("specs/elsewhere/wrong.yaml", "nothing: at all\n")
     project.write("tests/test_other.py", "def test_other(): pass\n")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import copied
 import pytest
+
+from backends.model import Model
+from runner import host
 
 DEVIATION = {
     "rules": ["rdmsr.upper-half-from-page"],
@@ -30,7 +34,9 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         known = [DEVIATION] if name == "upper-half-zero" else []
         project.subject(name, fault=name, deviations=known)
     chosen = [f"--backend={name}" for name in ("model", *SUBJECTS)]
-    return project.pytest("specs", *chosen, *request.param)
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv(host.NAME, "a-lab-host")
+        return project.pytest("specs", *chosen, *request.param)
 
 
 CONFORMS, FAILS, BROKEN = "conforms", "does not conform", "broken"
@@ -80,6 +86,28 @@ def test_the_summary_names_what_does_not_conform(ran: copied.Ran) -> None:
             "observed": "value 3H",
         }
     ]
+
+
+def test_the_summary_says_where_and_of_what_the_run_was(ran: copied.Ran) -> None:
+    assert ran.summary["suite"].keys() == {"version", "scenarios", "code"}
+    assert ran.summary["host"] == {"name": "a-lab-host", **host.here().facts()}
+    assert datetime.fromisoformat(ran.summary["finished"]).tzinfo
+
+
+def test_every_case_is_in_the_summary(ran: copied.Ran) -> None:
+    for subject in ran.summary["subjects"].values():
+        names = [case["id"] for case in subject["cases"]]
+        names += [f"{file}::{case}" for file, cases in subject["conforming"].items() for case in cases]
+        assert len(names) == len(set(names)) == sum(subject["verdicts"].values())
+
+
+def test_every_allure_result_carries_the_host(ran: copied.Ran) -> None:
+    vmx = {"model": host.vmx_hash(Model().identity().capabilities)}
+    for result in ran.allure:
+        labels = {label["name"]: label["value"] for label in result["labels"]}
+        wanted = {**host.here().facts(), "vmx": vmx.get(labels["backend"], "unknown")}
+        assert {"name": "host", "value": "'a-lab-host'"} in result["parameters"]
+        assert labels.items() >= wanted.items()
 
 
 def test_the_summary_says_who_the_subjects_are(ran: copied.Ran) -> None:

@@ -24,6 +24,9 @@ from runner.scenario import Case, Scenario
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
 
+NIGHTLY = SPECS / "sweeps" / "nightly"
+"""Sweeps too large for every run: collected only where a path names this folder or a file in it."""
+
 COLLECTED = ("vmx/*/*.yaml", "guest/*/*.yaml", "sweeps/*.yaml", "found/*.yaml")
 """Where scenario files stand, under specs."""
 
@@ -52,14 +55,25 @@ def _collected(folder: Path) -> Iterator[Path]:
     """Yield a folder's scenario files: under specs those of the four places, elsewhere every YAML file."""
     if not folder.resolve().is_relative_to(SPECS) and not SPECS.is_relative_to(folder.resolve()):
         yield from folder.glob("**/*.yaml")
-    for pattern in COLLECTED:
+    named = (*COLLECTED, "sweeps/nightly/*.yaml") if folder.resolve() == NIGHTLY else COLLECTED
+    for pattern in named:
         yield from (path for path in SPECS.glob(pattern) if path.is_relative_to(folder.resolve()))
+
+
+def leads_to_specs(path: Path) -> bool:
+    """Whether an absolute path lies under specs, or above."""
+    return path.is_relative_to(SPECS) or SPECS.is_relative_to(path)
+
+
+def is_nightly(path: Path) -> bool:
+    """Whether an absolute path names the sweeps of the night, or one of their files."""
+    return path.is_relative_to(NIGHTLY)
 
 
 def stray_files(paths: Iterable[Path]) -> list[Path]:
     """Return the YAML files under *paths* that look like scenario files and stand where none is collected."""
     folders = [path.resolve() for path in paths if path.is_dir()]
-    collected = {path for pattern in COLLECTED for path in SPECS.glob(pattern)}
+    collected = {path for pattern in COLLECTED for path in SPECS.glob(pattern)} | {*NIGHTLY.glob("*.yaml")}
     kept = {folder.partition("/")[0] for folder in COLLECTED}
     suspects = sorted(path for folder in kept for path in (SPECS / folder).glob("**/*.y*ml"))
     return [
