@@ -64,6 +64,8 @@ _ALLOWED_BY: Mapping[type[Control], str] = MappingProxyType(
 
 _EXISTS_WITH: Mapping[Field, Control] = MappingProxyType(
     {
+        Field.SECONDARY_PROCESSOR_BASED_CONTROLS: PrimaryControls.ACTIVATE_SECONDARY_CONTROLS,
+        Field.TERTIARY_PROCESSOR_BASED_CONTROLS: PrimaryControls.ACTIVATE_TERTIARY_CONTROLS,
         Field.VIRTUAL_APIC_ADDRESS: PrimaryControls.USE_TPR_SHADOW,
         Field.TPR_THRESHOLD: PrimaryControls.USE_TPR_SHADOW,
         Field.MSR_BITMAP_ADDRESS: PrimaryControls.USE_MSR_BITMAPS,
@@ -160,8 +162,8 @@ class Processor:
     def _lacks(self, setup: Setup) -> Iterator[str]:
         yield from self._lacking_controls(setup.controls)
         for field in [field for field, _ in setup.fields] + _implied_fields(setup):
-            needs = _EXISTS_WITH.get(field)
-            if needs is not None and not self.allows(needs):
+            if not self.has_field(field):
+                needs = _EXISTS_WITH[field]
                 yield f"VMCS field {field:04X}H, which comes with {name_of(needs)}: {self._evidence(needs)}"
         bit = _ENTRY_ACTIVITY.get(setup.guest.activity)
         if bit is not None and not self.msrs.get("IA32_VMX_MISC", 0) >> bit & 1:
@@ -176,6 +178,17 @@ class Processor:
     def allows(self, control: Control) -> bool:
         """Whether the capability MSRs let a control be 1."""
         return bool(self.allowed[type(control)] & int(control))
+
+    def has_field(self, field: Field) -> bool:
+        """Whether the capability MSRs say that a VMCS field exists."""
+        needs = _EXISTS_WITH.get(field)
+        return needs is None or self.allows(needs)
+
+    def required(self, kind: type[Control]) -> int:
+        """Return the bits of a control word that must be 1."""
+        if kind in {SecondaryControls, TertiaryControls}:
+            return 0
+        return self.msrs.get(self._word(kind)[0], 0) & 0xFFFFFFFF
 
     def _word(self, kind: type[Control]) -> tuple[str, int]:
         """Return the MSR with the allowed settings of a control word, and where they begin in it."""
