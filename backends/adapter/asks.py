@@ -78,7 +78,8 @@ class Asks:
             [self._setup(program.level, setup, vcpu, count) for vcpu, setup in enumerate(program.vcpus)]
         )
         steps = ",".join([self._step(step, program) for step in program.steps])
-        return f'"level":"{program.level.value}","shared":{self._shared},"vcpus":[{setups}],"steps":[{steps}]}}\n'
+        level, shared = program.level.value, self._shared
+        return f'"level":"{level}","shared":{shared},"vcpus":[{setups}],"steps":[{steps}]}}\n'
 
     def _setup(self, level: Level, setup: Setup, vcpu: int, count: int) -> str:
         key = level, setup, vcpu, count

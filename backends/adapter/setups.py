@@ -72,7 +72,7 @@ def fields_json(fields: Iterable[tuple[Field, int]]) -> str:
 
 
 def descriptor_json(posted: PostedInterrupts | None, vcpu: int, mode: ApicMode, platform: Platform) -> str:
-    """Return a posted-interrupt descriptor; NDST supposes that a virtual processor's number is its APIC ID."""
+    """Return a posted-interrupt descriptor; NDST supposes that virtual processor N has APIC ID N."""
     address = platform.address(Field.POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, vcpu) or 0
     words, pointer = "[]", 0
     if posted is not None:
