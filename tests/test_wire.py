@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 
 import pytest
 
-from backends import events, wire
+from backends import events, image, wire
 from backends.image import PROBE
 from runner import apic, vmx
 
@@ -129,10 +130,26 @@ def test_the_stale_page_holds_the_number_of_the_question() -> None:
     assert defines("page.h")["STALE_WORD"] == apic.STALE == 2621447225
 
 
+def table(symbol: str, words: int) -> tuple[int, ...]:
+    """Return a table out of the probe's image."""
+    assert isinstance(image.probe_image(), bytes)
+    build = PROBE / "build"
+    names = subprocess.run(["nm", build / "probe.elf"], capture_output=True, text=True, check=True).stdout
+    address = next(int(line.split()[0], 16) for line in names.splitlines() if line.endswith(f" {symbol}"))
+    return struct.unpack_from(f"<{words}I", build.joinpath("probe.bin").read_bytes(), address - 0x100000)
+
+
 def test_the_tagged_fill_is_the_same_on_both_sides() -> None:
-    source = PROBE.joinpath("page.c").read_text()
-    assert "0xa5000000u | offset << 12 | offset >> 2" in source
-    assert all(apic.tag(offset) == 0xA5000000 | offset << 12 | offset >> 2 for offset in range(0, 4096, 4))
+    assert table("tagged_words", 1024) == tuple(apic.tag(offset) for offset in range(0, 4096, 4))
+
+
+def test_the_checksum_tables_are_those_of_crc_32() -> None:
+    def register(data: bytes) -> int:
+        """Return what is left of *data* in a register that is neither preset nor inverted."""
+        return zlib.crc32(data, 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    wanted = [register(bytes([byte]) + bytes(zeros)) for zeros in range(8) for byte in range(256)]
+    assert table("crc_tables", 2048) == tuple(wanted)
 
 
 def frame(seq: int, payload: bytes) -> bytes:

@@ -13,6 +13,9 @@
 #define STACK_ROOM (4 * PAGE)
 #define MAX_HANDLERS 64
 
+/* Not cleared with the rest of .bss. */
+#define KEPT __attribute__((section(".bss.kept")))
+
 /* Selectors of each processor's GDT. */
 #define SELECTOR_DATA 0x10
 #define SELECTOR_CODE 0x18

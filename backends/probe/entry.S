@@ -151,7 +151,7 @@ log_value_end:
 # 256 stubs for each of two interrupt-descriptor tables, 16 bytes apart: vectors 8, 10-14 bring an error
 # code of their own; 17 and 21 do not when they are interrupts, and never are exceptions here.
     .macro stubs name, common
-    .balign 16
+    .balign 4096                        # make_idt adds within 64 KiB
     .globl \name
 \name:
     .set vector, 0

@@ -8,33 +8,22 @@
 static u8 *const records = (u8 *)(u64)RECORDS_BASE;
 static u8 *at, *frame_start, *limit;
 static u32 door;
-static u32 table[8][256];
-
-static void make_tables(void) {
-  for (u32 i = 0; i < 256; i++) {
-    u32 c = i;
-    for (int k = 0; k < 8; k++) c = c >> 1 ^ (c & 1 ? 0xedb88320u : 0);
-    table[0][i] = c;
-  }
-  for (u32 i = 0; i < 256; i++)
-    for (int k = 1; k < 8; k++) table[k][i] = table[k - 1][i] >> 8 ^ table[0][table[k - 1][i] & 0xff];
-}
+extern const u32 crc_tables[8][256];
 
 u32 crc32(u32 crc, const void *data, u64 length) {
   const u8 *p = data;
   crc = ~crc;
   for (; length >= 8; length -= 8, p += 8) {
     u64 word = *(const u64 *)p ^ crc;
-    crc = table[7][word & 0xff] ^ table[6][word >> 8 & 0xff] ^ table[5][word >> 16 & 0xff] ^
-          table[4][word >> 24 & 0xff] ^ table[3][word >> 32 & 0xff] ^ table[2][word >> 40 & 0xff] ^
-          table[1][word >> 48 & 0xff] ^ table[0][word >> 56];
+    crc = crc_tables[7][word & 0xff] ^ crc_tables[6][word >> 8 & 0xff] ^ crc_tables[5][word >> 16 & 0xff] ^
+          crc_tables[4][word >> 24 & 0xff] ^ crc_tables[3][word >> 32 & 0xff] ^
+          crc_tables[2][word >> 40 & 0xff] ^ crc_tables[1][word >> 48 & 0xff] ^ crc_tables[0][word >> 56];
   }
-  while (length--) crc = crc >> 8 ^ table[0][(crc ^ *p++) & 0xff];
+  while (length--) crc = crc >> 8 ^ crc_tables[0][(crc ^ *p++) & 0xff];
   return ~crc;
 }
 
 void frames_init(u32 how, u32 room) {
-  make_tables();
   door = how;
   at = records + (how == DOOR_SHARED ? sizeof(u64) : 0);
   limit = records + (room < RECORDS_ROOM ? room : RECORDS_ROOM);

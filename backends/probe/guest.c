@@ -4,8 +4,6 @@
 #include "processor.h"
 #include "vmx.h"
 
-#define STUB_BYTES 16
-
 static struct position in_stream(const struct cpu *c, u8 *rip, u32 first, u32 end) {
   const struct layout *l = &c->layout;
   u8 *behind = 0; /* the end of the slot before */

@@ -9,8 +9,8 @@
 #include "vmm.h"
 
 struct cpu cpus[MAX_CPUS];
-/* Not cleared with the rest of .bss: the bootstrap processor is already on its own. */
-u8 boot_stacks[MAX_CPUS + 1][1 << BOOT_STACK_SHIFT] __attribute__((aligned(PAGE), section(".bss.stacks")));
+/* Kept: the bootstrap processor is already on its own. */
+u8 boot_stacks[MAX_CPUS + 1][1 << BOOT_STACK_SHIFT] KEPT __attribute__((aligned(PAGE)));
 
 static const struct batch *const batch = (const struct batch *)(u64)BATCH_BASE;
 static u32 has_vmx;

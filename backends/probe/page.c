@@ -5,12 +5,12 @@
 
 u8 stale_page[PAGE] __attribute__((aligned(PAGE)));
 u8 apic_access_page[PAGE] __attribute__((aligned(PAGE)));
+extern const u32 tagged_words[PAGE / 4];
 static u32 templates[3][PAGE / 4]; /* FILL_ZERO, FILL_ONES, FILL_TAGGED */
 
 void pages_init(void) {
   fill32(templates[FILL_ONES], 0xffffffff, PAGE / 4);
-  for (u32 offset = 0; offset < PAGE; offset += 4)
-    templates[FILL_TAGGED][offset / 4] = 0xa5000000u | offset << 12 | offset >> 2;
+  copy64(templates[FILL_TAGGED], tagged_words, PAGE / 8);
   for (u32 fill = 0; fill < 3; fill++) templates[fill][VTPR / 4] &= 0xff;
   pages_restore();
 }

@@ -10,9 +10,9 @@ u64 host_idt[512] __attribute__((aligned(PAGE)));
 extern u8 host_stubs[];
 
 static u8 vmx_pages[MAX_CPUS][7][PAGE] __attribute__((aligned(PAGE)));
-static u8 code_pages[MAX_CPUS][CODE_ROOM] __attribute__((aligned(PAGE)));
-static u8 logs[MAX_CPUS][LOG_ROOM + PAGE] __attribute__((aligned(PAGE)));
-static u8 stacks[MAX_CPUS][2][STACK_ROOM] __attribute__((aligned(PAGE)));
+static u8 code_pages[MAX_CPUS][CODE_ROOM] KEPT __attribute__((aligned(PAGE)));
+static u8 logs[MAX_CPUS][LOG_ROOM + PAGE] KEPT __attribute__((aligned(PAGE)));
+static u8 stacks[MAX_CPUS][2][STACK_ROOM] KEPT __attribute__((aligned(PAGE)));
 
 void *memset(void *to, int value, size_t length) {
   void *start = to;
@@ -42,13 +42,12 @@ void host_trap(struct trap_frame *f) {
   fail("exception in root operation");
 }
 
+/* The stubs lie below 4 GiB, and all in the same 64 KiB. */
 static void make_idt(u64 *idt, const u8 *stubs) {
-  for (u64 vector = 0; vector < 256; vector++) {
-    u64 address = (u64)stubs + 16 * vector, dpl = vector == 3 ? 3 : 0;
-    idt[2 * vector] = (address & 0xffff) | (u64)SELECTOR_CODE << 16 | (0x8e00 | dpl << 13) << 32 |
-                      (address >> 16 & 0xffff) << 48;
-    idt[2 * vector + 1] = address >> 32;
-  }
+  u64 first = (u64)stubs, dpl3 = (u64)3 << 45;
+  u64 gate = (first & 0xffff) | (u64)SELECTOR_CODE << 16 | (u64)0x8e00 << 32 | (first >> 16) << 48;
+  for (u64 *at = idt; at < idt + 512; at += 2, gate += STUB_BYTES) *at = gate;
+  idt[2 * 3] |= dpl3;
 }
 
 struct __attribute__((packed)) table_register {

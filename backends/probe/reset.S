@@ -1,5 +1,5 @@
 # The last 64 KiB of the ROM: from the reset vector, or a start-up IPI with vector F0H, to 64-bit mode.
-# The bootstrap processor builds the page tables and copies the probe out of the ROM to 1 MiB.
+# The bootstrap processor copies page tables and probe out of the ROM, the probe to 1 MiB.
 
     .set PROBE_IN_ROM, 0xfffd0000
     .set PROBE_ROOM, 0x20000
@@ -29,22 +29,10 @@ protected:
     rdmsr
     testl $APIC_BASE_BSP, %eax
     jz 2f
-    movl $TABLES, %edi                  # identity map, 2-MiB pages, user pages throughout
-    xorl %eax, %eax
-    movl $0x1800, %ecx
-    rep stosl
-    movl $(TABLES + 0x1007), TABLES
-    movl $(TABLES + 0x2007), TABLES + 0x1000
-    movl $(TABLES + 0x3007), TABLES + 0x1008
-    movl $(TABLES + 0x4007), TABLES + 0x1010
-    movl $(TABLES + 0x5007), TABLES + 0x1018
-    movl $(TABLES + 0x2000), %edi
-    movl $0x87, %eax
-    movl $2048, %ecx
-1:  movl %eax, (%edi)
-    addl $0x200000, %eax
-    addl $8, %edi
-    loop 1b
+    movl $(0xf0000 + page_tables - entry16), %esi
+    movl $TABLES, %edi
+    movl $((page_tables_end - page_tables) / 4), %ecx
+    rep movsl
 2:  movl $TABLES, %eax
     movl %eax, %cr3
     movl %cr4, %eax
@@ -87,6 +75,19 @@ gdt:
 gdt_pointer:
     .word . - gdt - 1
     .long 0xf0000 + gdt - entry16
+
+    .balign 16
+page_tables:                            # identity map, 2-MiB pages, user pages throughout
+    .quad TABLES + 0x1007
+    .org page_tables + 0x1000
+    .quad TABLES + 0x2007, TABLES + 0x3007, TABLES + 0x4007, TABLES + 0x5007
+    .org page_tables + 0x2000
+    .set address, 0
+    .rept 2048
+    .quad address | 0x87
+    .set address, address + 0x200000
+    .endr
+page_tables_end:
 
     .org 0xfff0
     .code16
