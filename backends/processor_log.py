@@ -181,9 +181,7 @@ class ProcessorLog:
             self._failed_entry(EntryFailure(record.reason & 0xFFFF, record.qualification))
             return
         self._entered = True
-        if record.reason == ExitReason.VMCALL and at & events.AT_END and slot == len(self._steps):
-            self._pass(slot)
-        elif record.reason == ExitReason.VMX_PREEMPTION_TIMER_EXPIRED:
+        if record.reason == ExitReason.VMX_PREEMPTION_TIMER_EXPIRED:
             self._stuck(at, slot, record.activity)
         else:
             cause, rip = (None, Rip.NEXT) if record.is_debug_trap else self._cause(record.reason, at, slot)

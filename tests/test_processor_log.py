@@ -20,7 +20,6 @@ from runner.outcome import (
     VmfailValid,
 )
 from runner.program import Inject, Plain, Program, Raise, Rdmsr, Step, Vmm, Wrmsr
-from runner.vmx import ExitReason
 
 START, PREVIOUS, INSIDE = events.AT_START, events.AT_PREVIOUS, events.AT_INSIDE
 BETWEEN, END, HANDLER, OTHER = events.AT_BETWEEN, events.AT_END, events.AT_HANDLER, events.AT_OTHER
@@ -40,7 +39,7 @@ def left(
 
 
 def ended(slot: int) -> bytes:
-    return left(ExitReason.VMCALL, END | PREVIOUS, slot)
+    return event(events.EVENT_END, END | PREVIOUS, slot)
 
 
 def seen(asked: Program, *log: bytes, lost: int = 0) -> Observation:

@@ -137,14 +137,25 @@ void apic_mask_uncounted(const struct cpu *c) {
   if (c->uncounted_cmci) (void)try_wrmsr(MSR_X2APIC + LVT_CMCI, LVT_MASKED);
 }
 
+/* Unrolled for each mode, since every case goes through here. */
+static inline __attribute__((always_inline)) int is_at_baseline(u8 mode, const struct cpu *c) {
+  u32 difference = 0;
+#pragma GCC unroll 64
+  for (u32 i = 0; i < APIC_WATCHED - 1; i++) difference |= read(mode, watched[i]) ^ c->baseline[i];
+  if (watched_registers == APIC_WATCHED)
+    difference |= read(mode, watched[APIC_WATCHED - 1]) ^ c->baseline[APIC_WATCHED - 1];
+  return !difference;
+}
+
 u32 apic_changes(struct cpu *c, struct wire_register *to) {
   u8 mode = mode_now();
   u32 n = 0;
   if (mode != c->expected_mode) {
-    to[n++] = (struct wire_register){MSR_APIC_BASE, (u32)rdmsr(MSR_APIC_BASE)};
-    return n;
+    *to = (struct wire_register){MSR_APIC_BASE, (u32)rdmsr(MSR_APIC_BASE)};
+    return 1;
   }
   if (mode == MODE_DISABLED) return 0;
+  if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)) return 0;
   snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])

@@ -10,6 +10,11 @@ void descriptor_prepare(struct cpu *c) {
   for (u32 i = c->record->vcpus; i < MAX_CPUS; i++) pid_pointers[i] = 0;
 }
 
+int descriptor_is_used(const struct cpu *c) {
+  const u64 *word = (const u64 *)c->descriptor;
+  return (word[0] | word[1] | word[2] | word[3] | word[4] | word[5] | word[6] | word[7]) != 0;
+}
+
 /* NDST, in bits 63:32 of the fifth word: in xAPIC mode only its bits 15:8 count. */
 static u64 own_destination(const struct cpu *c) {
   return (u64)c->apic_id << (c->record->mode == MODE_X2APIC ? 32 : 40);

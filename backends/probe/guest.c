@@ -51,6 +51,8 @@ static void log_at(struct cpu *c, u8 type, struct position p, u64 a) {
   event->b = 0;
 }
 
+void guest_log_end(struct cpu *c) { log_at(c, EVENT_END, (struct position){c->layout.steps, AT_END}, 0); }
+
 static void run_handler(struct cpu *c, u64 vector) {
   const struct wire_handler *h = (const struct wire_handler *)(c->ops + c->block->ops);
   for (u32 i = 0; i < c->block->handlers; i++) { /* VECTOR_ANY stands last */
@@ -108,5 +110,5 @@ void guest_run_in_root(struct cpu *c) {
   call_emitted(c->layout.base, c);
   asm volatile("cli" ::: "memory");
   load_idt(host_idt);
-  log_at(c, EVENT_END, (struct position){c->layout.steps, AT_END}, 0);
+  guest_log_end(c);
 }

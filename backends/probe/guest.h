@@ -22,6 +22,7 @@ struct position {
 struct position guest_locate(const struct cpu *c, u64 rip, u64 r14);
 
 void *log_event(struct cpu *c, u8 type, u16 slot, u64 size);
+void guest_log_end(struct cpu *c);
 
 static inline int is_vmm(const struct wire_op *op) { return op->op >= OP_FIRST_VMM; }
 

@@ -1,5 +1,6 @@
 /* The probe: starts the processors, runs each case of the batch, and sends one frame a case. */
 #include "apic.h"
+#include "descriptor.h"
 #include "frames.h"
 #include "guest.h"
 #include "machine.h"
@@ -69,7 +70,7 @@ static void append_result(struct cpu *c) {
   f->status = c->status;
   f->activity = c->activity;
   f->blocking = c->blocking;
-  f->pid = c->record->level == LEVEL_VMX;
+  f->pid = c->record->level == LEVEL_VMX && descriptor_is_used(c);
   if (f->pid) frame_append(c->descriptor, 64);
   f->size = (u32)((u8 *)frame_reserve(0) - (u8 *)f);
 }

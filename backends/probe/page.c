@@ -1,7 +1,9 @@
 #include "page.h"
 #include "machine.h"
+#include "processor.h"
 
 #define VTPR 0x80
+#define BLOCK 512 /* bytes that are compared at once */
 
 u8 stale_page[PAGE] __attribute__((aligned(PAGE)));
 u8 apic_access_page[PAGE] __attribute__((aligned(PAGE)));
@@ -33,13 +35,26 @@ static void fill(struct cpu *c, u32 how, u32 value) {
   c->image_value = value;
 }
 
-static u32 under(const struct cpu *c, u32 word) {
-  if (c->image_fill != FILL_VALUE) return templates[c->image_fill % 3][word];
+static u32 value_under(const struct cpu *c, u32 word) {
   return word == VTPR / 4 ? c->image_value & 0xff : c->image_value;
 }
 
-static void put(struct cpu *c, u32 word, u32 value) {
-  ((u32 *)c->image)[word] = ((u32 *)c->page)[word] = value;
+/* Takes the words that a block put over its fill away again. */
+static void uncover(struct cpu *c, const struct wire_word *words, u32 count) {
+  const u32 *template = c->image_fill == FILL_VALUE ? 0 : templates[c->image_fill % 3];
+  u32 *image = (u32 *)c->image, *page = (u32 *)c->page;
+  for (u32 i = 0; i < count; i++) {
+    u32 word = words[i].offset % PAGE / 4;
+    image[word] = page[word] = template ? template[word] : value_under(c, word);
+  }
+}
+
+static void cover(struct cpu *c, const struct wire_word *words, u32 count) {
+  u32 *image = (u32 *)c->image, *page = (u32 *)c->page;
+  for (u32 i = 0; i < count; i++) {
+    u32 word = words[i].offset % PAGE / 4;
+    image[word] = page[word] = words[i].value;
+  }
 }
 
 static const struct wire_word *words_of(const struct wire_vcpu *b) {
@@ -52,17 +67,11 @@ static void set_ranges(struct cpu *c, const struct wire_vcpu *b, int exits) {
 }
 
 void pages_set(struct cpu *c, const struct wire_vcpu *before, const struct wire_vcpu *b) {
-  const struct wire_word *words = words_of(b);
-  if (!before || b->fill != c->image_fill || b->fill_value != c->image_value) {
+  if (!before || b->fill != c->image_fill || b->fill_value != c->image_value)
     fill(c, b->fill, b->fill_value);
-  } else {
-    const struct wire_word *old = words_of(before);
-    for (u32 i = 0; i < before->words; i++) {
-      u32 word = old[i].offset % PAGE / 4;
-      put(c, word, under(c, word));
-    }
-  }
-  for (u32 i = 0; i < b->words; i++) put(c, words[i].offset % PAGE / 4, words[i].value);
+  else
+    uncover(c, words_of(before), before->words);
+  cover(c, words_of(b), b->words);
   if (!before || c->bitmap_rewritten)
     bitmap_clear(c);
   else
@@ -71,20 +80,38 @@ void pages_set(struct cpu *c, const struct wire_vcpu *before, const struct wire_
   c->bitmap_rewritten = 0;
 }
 
+/* zmm0 |= zmm1 ^ the same 64 bytes of the other page */
+#define COMPARE_64(n)                                                                                        \
+  "vmovdqa64 " #n "*64(%1), %%zmm1\nvpxorq " #n "*64(%2), %%zmm1, %%zmm1\nvporq %%zmm1, %%zmm0, %%zmm0\n"
+
+static u64 differs(const u8 *now, const u8 *was) {
+  u64 different;
+  asm volatile("vpxorq %%zmm0, %%zmm0, %%zmm0\n" COMPARE_64(0) COMPARE_64(1) COMPARE_64(2) COMPARE_64(3)
+                   COMPARE_64(4) COMPARE_64(5) COMPARE_64(6)
+                       COMPARE_64(7) "vptestmq %%zmm0, %%zmm0, %%k1\nkmovw %%k1, %k0"
+               : "=r"(different)
+               : "r"(now), "r"(was)
+               : "memory");
+  return different;
+}
+
 u32 page_changes(struct cpu *c, struct wire_word *to) {
-  const u64 *now = (const u64 *)c->page, *was = (const u64 *)c->image, *from = now;
-  u64 left = PAGE / 8;
+  int wide = processor_has_wide_registers();
   u32 n = 0;
-  while (left) {
-    u8 same;
-    asm volatile("repe cmpsq" : "+S"(now), "+D"(was), "+c"(left), "=@ccz"(same)::"memory");
-    if (same) break;
-    for (u32 half = 0; half < 2; half++) {
-      u32 word = (u32)(now - 1 - from) * 2 + half;
-      u32 *place = (u32 *)c->page + word, set = ((const u32 *)c->image)[word];
-      if (*place == set) continue;
-      to[n++] = (struct wire_word){word * 4, *place};
-      *place = set;
+  for (u32 at = 0; at < PAGE; at += BLOCK) {
+    const u64 *now = (const u64 *)(c->page + at), *was = (const u64 *)(c->image + at);
+    u64 left = BLOCK / 8;
+    if (wide && !differs(c->page + at, c->image + at)) continue;
+    while (left) {
+      u8 same;
+      asm volatile("repe cmpsq" : "+S"(now), "+D"(was), "+c"(left), "=@ccz"(same)::"memory");
+      if (same) break;
+      for (u32 half = 0; half < 2; half++) {
+        u32 *place = (u32 *)(now - 1) + half, set = ((const u32 *)(was - 1))[half];
+        if (*place == set) continue;
+        to[n++] = (struct wire_word){(u32)((u8 *)place - c->page), *place};
+        *place = set;
+      }
     }
   }
   return n;

@@ -9,6 +9,11 @@ u64 guest_idt[512] __attribute__((aligned(PAGE)));
 u64 host_idt[512] __attribute__((aligned(PAGE)));
 extern u8 host_stubs[];
 
+#define CPUID_XSAVE (1u << 26)   /* leaf 1, ECX */
+#define CPUID_AVX512F (1u << 16) /* leaf 7, EBX */
+#define CR4_OSXSAVE 0x40000ul
+#define XCR0_AVX512 0xe7u /* x87, SSE, AVX and the three states of AVX-512 */
+
 static u8 vmx_pages[MAX_CPUS][7][PAGE] __attribute__((aligned(PAGE)));
 static u8 code_pages[MAX_CPUS][CODE_ROOM] KEPT __attribute__((aligned(PAGE)));
 static u8 logs[MAX_CPUS][LOG_ROOM + PAGE] KEPT __attribute__((aligned(PAGE)));
@@ -75,6 +80,22 @@ void processor_load_tables(struct cpu *c) {
   wrmsr(MSR_GS_BASE, (u64)c);
 }
 
+/* AVX-512: an emulator compares pages with it far faster than with string instructions. */
+static void enable_wide_registers(void) {
+  u64 cr4;
+  if (!(cpuid(1).ecx & CPUID_XSAVE) || !(cpuid(7).ebx & CPUID_AVX512F)) return;
+  if ((cpuid(0xd).eax & XCR0_AVX512) != XCR0_AVX512) return;
+  asm volatile("mov %%cr4, %0" : "=r"(cr4));
+  asm volatile("mov %0, %%cr4" ::"r"(cr4 | CR4_OSXSAVE));
+  asm volatile("xsetbv" ::"c"(0), "a"(XCR0_AVX512), "d"(0));
+}
+
+int processor_has_wide_registers(void) {
+  u64 cr4;
+  asm volatile("mov %%cr4, %0" : "=r"(cr4)); /* an INIT clears it */
+  return (cr4 & CR4_OSXSAVE) != 0;
+}
+
 static int enter_root_operation(struct cpu *c) {
   u64 cr0, cr4, feature_control = rdmsr(MSR_FEATURE_CONTROL);
   u8 failed;
@@ -107,6 +128,7 @@ void processor_init(struct cpu *c, u32 index) {
   processor_load_tables(c);
   c->apic_id = cpuid(1).ebx >> 24;
   apic_init(c);
+  enable_wide_registers();
   if (cpuid(1).ecx & 1u << 5 && !enter_root_operation(c)) fail("VMXON failed");
 }
 

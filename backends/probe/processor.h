@@ -8,5 +8,7 @@
 void processors_init(void);
 void processor_load_tables(struct cpu *c);
 void processor_init(struct cpu *c, u32 index);
+/* Whether AVX-512 can be used now. */
+int processor_has_wide_registers(void);
 
 #endif

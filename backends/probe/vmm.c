@@ -174,8 +174,11 @@ static void enter_and_exit(struct cpu *c) {
     }
     reason = (u32)vmread(FIELD_EXIT_REASON);
     p = guest_locate(c, vmread(FIELD_GUEST_RIP), c->r14);
+    if (reason == REASON_VMCALL && p.at & AT_END && p.slot == c->layout.steps) {
+      guest_log_end(c);
+      return;
+    }
     log_exit(c, reason, p);
-    if (reason == REASON_VMCALL && p.at & AT_END && p.slot == c->layout.steps) return;
     if (p.at & (AT_OTHER | AT_HANDLER) || in_handler(c, p)) {
       if (!react(reason)) return;
       continue;

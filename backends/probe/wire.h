@@ -228,7 +228,8 @@ struct wire_result {
 };
 
 /* One virtual processor: followed by events, changed words (struct wire_word) of its page, changed
- * registers of the physical APIC (struct wire_register), and the descriptor (8 * u64) if pid. */
+ * registers of the physical APIC (struct wire_register), and the descriptor (8 * u64) if pid: it is not
+ * sent where all of it is 0. */
 struct wire_final {
   u32 size;
   u32 events; /* bytes */
@@ -263,7 +264,7 @@ struct wire_register {
 #define EVENT_ENTRY 6     /* a: 1 VMfailInvalid, 2 VMfailValid; b: VM-instruction error */
 #define EVENT_PHYSICAL 7  /* a: value, b: vector + 1 if it faulted */
 #define EVENT_PERFORMED 8 /* a VMM step */
-#define EVENT_END 9       /* level guest: the main stream has returned */
+#define EVENT_END 9       /* the main stream has come to its end */
 
 struct wire_event {
   u8 type;
