@@ -32,10 +32,10 @@ def _lines(summary: Summary, areas: Mapping[str, str]) -> Iterator[str]:
     asked += sorted({area for subject in subjects.values() for area in subject["areas"]} - set(asked))
     header = ["rules", *(_title(name, subject) for name, subject in subjects.items())]
     rows = [
-        [area, *(_cell(subject["areas"].get(area, {})) for subject in subjects.values())] for area in asked
+        [area, *(cell(subject["areas"].get(area, {})) for subject in subjects.values())] for area in asked
     ]
-    total = ["all", *(_cell(subject["verdicts"]) for subject in subjects.values())]
-    yield from _columns([header, *rows, total])
+    total = ["all", *(cell(subject["verdicts"]) for subject in subjects.values())]
+    yield from columns([header, *rows, total])
     for name, reason in summary.get("absent", {}).items():
         yield f"{name} is not here: {reason}"
     for name, subject in subjects.items():
@@ -47,7 +47,7 @@ def _title(name: str, subject: Mapping[str, Any]) -> str:
     return f"{name} {version}" if version else name
 
 
-def _cell(counts: Mapping[str, int]) -> str:
+def cell(counts: Mapping[str, int]) -> str:
     """Return ``29, 1 known``: how many conform, then the others that there are."""
     others = [f"{counts[verdict]} {mark}" for verdict, mark in MARKS.items() if counts.get(verdict)]
     conform = counts.get(Verdict.CONFORMS.value, 0)
@@ -58,16 +58,17 @@ def _cell(counts: Mapping[str, int]) -> str:
     )
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows with their cells one below the other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _of_points(case: Mapping[str, Any]) -> str:
+def of_points(case: Mapping[str, Any]) -> str:
     """Return ``: 3 of 9 points`` where a case has several."""
     points = sum(case["points"].values())
-    return f": {case['points'][case['verdict']]} of {points} points" if points > 1 else ""
+    return f": {case['points'].get(case['verdict'], 0)} of {points} points" if points > 1 else ""
 
 
 def _shown(name: str, subject: Mapping[str, Any]) -> Iterator[str]:
@@ -79,7 +80,7 @@ def _shown(name: str, subject: Mapping[str, Any]) -> Iterator[str]:
     for (verdict, reason), cases in sorted(groups.items(), key=lambda item: order[item[0][0]]):
         yield ""
         yield f"{name}: {verdict}: {reason}"
-        yield from (f"  {case['id']} ({case['rules'][0]}){_of_points(case)}" for case in cases)
+        yield from (f"  {case['id']} ({case['rules'][0]}){of_points(case)}" for case in cases)
     for entry in subject.get("announced in vain", ()):
         yield ""
         yield f"{name}: {entry}"

@@ -12,6 +12,8 @@ COMMANDS: Mapping[str, str] = {
     "convict": "say which case notices each known-bad subject",
     "coverage": "say which rules have cases, who ran them, and why some have none",
     "certify": "run the main job on every subject present",
+    "nightly": "run all there is on every subject, and say what changed since the night before",
+    "merge": "make one report of the results of several hosts",
     "doctor": "provide what the subjects need, or say how",
 }
 

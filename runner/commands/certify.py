@@ -6,7 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reports import summary
@@ -27,30 +27,40 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--backend", action="append", metavar="NAME", help="only this subject; repeatable")
     parser.add_argument("--report", default="reports", metavar="FOLDER", help="write the report there")
     chosen = parser.parse_args(arguments)
-    found = {} if chosen.backend else dict(_said())
-    absent = _absent(found)
-    subjects = chosen.backend or [name for name in found if name not in absent]
-    into = Path(chosen.report) / "summary.json"
+    found = {} if chosen.backend else said(presence.shipped())
+    lacking = absent(found)
+    subjects = chosen.backend or [name for name in found if name not in lacking]
+    return run(chosen.paths, subjects, lacking, Path(chosen.report))
+
+
+def run(paths: Sequence[str], subjects: Iterable[str], lacking: Mapping[str, str], report: Path) -> int:
+    """Run scenarios on subjects and write the report; return pytest's exit status.
+
+    *lacking* says which subjects are not here, and why.
+    """
+    into = report / "summary.json"
     into.unlink(missing_ok=True)
     command = (
-        *(sys.executable, "-m", "pytest", "-q", *chosen.paths, *_workers(chosen.paths)),
+        *(sys.executable, "-m", "pytest", "-q", *paths, *_workers(paths)),
         *(f"--backend={name}" for name in subjects),
-        *("--alluredir", f"{chosen.report}/results", "--clean-alluredir", "--summary", str(into)),
+        *("--alluredir", str(report / "results"), "--clean-alluredir", "--summary", str(into)),
     )
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if absent and into.exists():
-        summary.write({**summary.load(into), "absent": absent}, into)
+    if lacking and into.exists():
+        summary.write({**summary.load(into), "absent": dict(lacking)}, into)
     return status
 
 
-def _said() -> Iterator[tuple[str, presence.Presence]]:
-    """Look after each subject that comes with the suite, and say whether it is here."""
-    for name, found in presence.shipped():
+def said(subjects: Iterable[tuple[str, presence.Presence]]) -> dict[str, presence.Presence]:
+    """Look after each subject, and say whether it is here."""
+    result = {}
+    for name, found in subjects:
         say(name, presence.words(found))
-        yield name, found
+        result[name] = found
+    return result
 
 
-def _absent(found: Mapping[str, presence.Presence]) -> dict[str, str]:
+def absent(found: Mapping[str, presence.Presence]) -> dict[str, str]:
     """Return why subjects are not here; a broken one is, so that its cases show as broken."""
     return {name: each.reason for name, each in found.items() if isinstance(each, Unsupported)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from backends import Identity, subjects
 from runner.judging import subject_file
@@ -14,10 +14,18 @@ Presence = Identity | Unsupported | BackendBroken
 
 def shipped() -> Iterator[tuple[str, Presence]]:
     """Yield each subject's name and who it is, or why it does not run here."""
+    return of(subject_file.shipped())
+
+
+def of(names: Iterable[str]) -> Iterator[tuple[str, Presence]]:
+    """Yield each of these subjects, by name or by file, and who it is, or why it does not run here.
+
+    All files are read before any subject is asked; `MalformedError` where one is wrong.
+    """
     rules = catalogue.load()
-    for name in subject_file.shipped():
-        said = subject_file.load(subject_file.find(name), rules)
-        yield name, subjects.backend(said.kind, name, said.start).identity()
+    files = [(name, subject_file.named(name, rules)) for name in names]
+    for name, said in files:
+        yield name, subjects.backend(said.kind, said.name, said.start).identity()
 
 
 def words(presence: Presence) -> str:
