@@ -175,5 +175,9 @@ def _one_line(difference: Difference) -> str:
 def _summed_up(points: tuple[PointResult, ...]) -> CaseResult:
     if not points:
         return CaseResult(Verdict.BROKEN, "the case has no points", points)
-    verdict = next(each for each in Verdict if any(point.verdict is each for point in points))
-    return CaseResult(verdict, next(point.reason for point in points if point.verdict is verdict), points)
+    first = min(points, key=lambda point: _WEIGHT[point.verdict])
+    return CaseResult(first.verdict, first.reason, points)
+
+
+_WEIGHT = {verdict: place for place, verdict in enumerate(Verdict)}
+"""How far down `Verdict` a word stands: the least weighs most."""
