@@ -11,6 +11,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "say step by step what the processor does, and by which rule",
     "convict": "say which case notices each known-bad subject",
     "coverage": "say which rules have cases, who ran them, and why some have none",
+    "audit": "say what is wrong with what a VMM has set, from a dump",
     "certify": "run the main job on every subject present",
     "nightly": "run all there is on every subject, and say what changed since the night before",
     "merge": "make one report of the results of several hosts",

@@ -1,0 +1,123 @@
+"""A dump in YAML, in the words of the scenario language; ``dump.schema.json`` says what can stand there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from runner.apic import REGISTERS_BY_NAME, ApicMode, Fill
+from runner.auditing.state import Dump, KnownPage, Read, VcpuState
+from runner.language.layers import Layers
+from runner.language.loading import SPECS
+from runner.language.setups import msr_bitmap, words
+from runner.language.values import entries, flag, items, msr_of_key, number, word
+from runner.language.vary import names_in
+from runner.reading.nodes import Items, Map, Node, Notes, Scalar
+from runner.reading.problems import did_you_mean
+from runner.reading.schema import Schema
+from runner.vmx import CONTROL_FIELDS, CONTROL_WORDS, CONTROLS_BY_NAME, FIELDS_BY_NAME, Control, Field
+
+LANGUAGE = "scenario.schema.json"
+SCHEMA = Path(__file__).with_name("dump.schema.json")
+NOT_SET = "not-set"
+
+_NAMES = ("pin-based", "primary", "secondary", "tertiary", "vm-exit", "vm-entry")
+WORDS: Mapping[str, type[Control]] = MappingProxyType(dict(zip(_NAMES, CONTROL_WORDS, strict=True)))
+"""The control words as a dump calls them."""
+
+
+def parse(top: Node, notes: Notes) -> Dump | None:
+    """Return what a dump says; ``None`` where something is wrong, which is noted."""
+    _schema().check(top, notes)
+    for name, mark in names_in(top).items():
+        notes.add(mark, f"`{name}`: nothing varies in a dump")
+    if notes.problems or not isinstance(top, Map):
+        return None
+    width = top.nodes.get("physical-address-width")
+    states = [
+        _state(name, node, Layers.of((top.nodes.get("all"), node)), notes)
+        for name, node in entries(top.nodes["vcpus"]).items()
+    ]
+    return Dump(
+        notes.file, "YAML", tuple(states), physical_address_width=number(width) if width is not None else None
+    )
+
+
+def _state(name: str, node: Node, layers: Layers, notes: Notes) -> VcpuState:
+    found = dict(_fields(layers.inner("fields")))
+    found.update(_control_words(layers.inner("controls"), notes))
+    mode, apic_id, guest = layers.last("apic-mode"), layers.last("apic-id"), layers.inner("guest")
+    interrupt_flag, trap_flag, cpl = (guest.last(key) for key in ("if", "tf", "cpl"))
+    return VcpuState(
+        name,
+        (node.key or node.mark).line,
+        MappingProxyType({field: value for field, value in found.items() if value is not None}),
+        frozenset(field for field, value in found.items() if value is None),
+        msr_bitmap(layers.inner("msr-bitmap"), notes) if layers.last("msr-bitmap") else None,
+        _page(layers.inner("virtual-apic-page"), notes),
+        number(apic_id) if apic_id else None,
+        ApicMode(word(mode)) if mode else None,
+        None if interrupt_flag is None else flag(interrupt_flag),
+        None if trap_flag is None else flag(trap_flag),
+        None if cpl is None else number(cpl),
+        tuple(_reads(layers.inner("reads"), notes)),
+    )
+
+
+def _fields(layers: Layers) -> Iterator[tuple[Field, int | None]]:
+    """Yield each field with its value, ``None`` where nobody has set it."""
+    for level in layers.levels:
+        for name, node in level.nodes.items():
+            unset = isinstance(node, Scalar) and node.text == NOT_SET
+            yield FIELDS_BY_NAME[name], None if unset else number(node)
+
+
+def _control_words(layers: Layers, notes: Notes) -> Iterator[tuple[Field, int]]:
+    for key, kind in WORDS.items():
+        node = layers.last(key)
+        if node is None:
+            continue
+        if not isinstance(node, Items):
+            yield CONTROL_FIELDS[kind], number(node)
+            continue
+        value = 0
+        for item in items(node):
+            control = CONTROLS_BY_NAME[word(item)]
+            if not isinstance(control, kind):
+                near = next(name for name, each in WORDS.items() if isinstance(control, each))
+                notes.add(item.mark, f"`{word(item)}` is no {key} control; it stands in `{near}`")
+            value |= int(control)
+        yield CONTROL_FIELDS[kind], value
+
+
+def _page(layers: Layers, notes: Notes) -> KnownPage:
+    fill = layers.last("fill")
+    if fill is None:
+        given = None
+    elif isinstance(fill, Scalar) and isinstance(fill.value, int):
+        given = Fill.VALUE, int(fill.value)
+    else:
+        given = Fill(word(fill)), 0
+    return KnownPage(MappingProxyType(dict(words(layers, notes))), given)
+
+
+def _reads(layers: Layers, notes: Notes) -> Iterator[Read]:
+    for level in layers.levels:
+        for key, node in level.nodes.items():
+            if key[0].isalpha() and key not in REGISTERS_BY_NAME:
+                near = did_you_mean(key, REGISTERS_BY_NAME)
+                notes.add(node.key or node.mark, f"`{key}` is no x2APIC register{near}")
+            else:
+                yield Read(msr_of_key(key), number(node))
+
+
+@cache
+def _schema() -> Schema:
+    """Return the schema with the definitions of the scenario language that it refers to."""
+    text = SCHEMA.read_text(encoding="utf-8").replace(f"../../specs/{LANGUAGE}#", "#")
+    document = json.loads(text)
+    language = json.loads((SPECS / LANGUAGE).read_text(encoding="utf-8"))
+    return Schema({**document, "$defs": {**language["$defs"], **document["$defs"]}})

@@ -1,0 +1,188 @@
+"""Each finding of an audit: there, and alone, with its mistake; none without one."""
+
+from __future__ import annotations
+
+import pytest
+from audits import DUMPS, asked, broken, found, one_finding, sound
+
+from runner.auditing.finding import Rank
+from runner.language.loading import rules
+
+NO_MSR_BITMAP = "all.msr-bitmap="
+REGISTERS_ONLY = "all.controls.secondary=[virtualize-x2apic-mode, apic-register-virtualization]"
+TPR_ONLY = "all.controls.secondary=[virtualize-x2apic-mode]"
+NO_POSTING = "all.controls.pin-based=[external-interrupt-exiting]"
+NO_DELIVERY = (REGISTERS_ONLY, NO_POSTING)
+PRIMARY = "all.controls.primary=[{}]"
+INTERCEPT_INTERRUPTS = "all.msr-bitmap.write=[0x1b, 0x800..0x807, 0x809..0x8ff]"
+WRITES_BUT = "all.msr-bitmap.write=[0x1b, {}]"
+READS_BUT = (
+    "all.msr-bitmap.read=[{}, 0x800..0x801, 0x804..0x807, 0x809, EOI, 0x80c, 0x80e, 0x829..0x82e, 0x831,"
+    " 0x83a..0x83d, SELF_IPI, 0x840..0x8ff]"
+)
+INTERRUPTIBILITY = "all.fields.guest-interruptibility-state={}"
+INJECTION = "all.fields.vm-entry-interruption-information={}"
+
+
+def test_a_sound_configuration_has_no_finding_and_no_question() -> None:
+    assert found(sound()) == ()
+    assert found((DUMPS / "sound.yaml").read_bytes()) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ("vcpus.0.fields.virtual-apic-address=not-set", "many.virtual-apic-address-in-every-vmcs"),
+        ("vcpus.0.fields.virtual-apic-address=0", "many.virtual-apic-address-in-every-vmcs"),
+        ("all.fields.msr-bitmap-address=not-set", "bitmap.four-maps"),
+        ("vcpus.0.apic-id=1", "rdmsr.id-as-stored"),
+        ("all.virtual-apic-page.0x310=0x1000000", "rdmsr.icr-from-eight-bytes"),
+        ("all.virtual-apic-page.0x34=1", "rdmsr.upper-half-from-page"),
+        ("all.virtual-apic-page.IRR=[0x51]", "page.rvi-svi-in-vmcs"),
+        ("all.virtual-apic-page.ISR=[0x51]", "page.rvi-svi-in-vmcs"),
+        ("all.fields.guest-interrupt-status=0x51", "page.rvi-svi-in-vmcs"),
+        (
+            WRITES_BUT.format("0x809..0x80a, 0x80c..0x82f, 0x831..0x83e"),
+            "ipi.icr-physical-without-ipi-virtualization",
+        ),
+        (
+            WRITES_BUT.format("0x809..0x80a, 0x80c..0x80e, 0x810..0x83e"),
+            "wrmsr.guest-controls-unintercepted-apic",
+        ),
+        (WRITES_BUT.format("0x808..0x80a, 0x80c..0x83e"), "bitmap.before-apic-virtualization"),
+        ("all.msr-bitmap.write=[0x809..0x80a, 0x80c..0x83e]", "mode.apic-base-never-virtualized"),
+        ("all.msr-bitmap.read=[0x839]", "rdmsr.any-msr-of-the-range"),
+        (READS_BUT.format("0x1b"), "rdmsr.current-count-from-page"),
+        (READS_BUT.format("APICID, 0x839"), "bitmap.before-apic-virtualization"),
+    ],
+)
+def test_one_mistake_is_one_finding(changes: str, rule: str) -> None:
+    finding = one_finding(sound(changes))
+    assert (finding.rank, finding.rules[0]) == (Rank.NEXT, rule)
+    assert finding.says.endswith(".")
+    assert finding.fix.endswith(".")
+    assert all(each in rules() for each in finding.rules)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        (
+            [PRIMARY.format("use-msr-bitmaps, activate-secondary-controls"), TPR_ONLY, NO_POSTING],
+            "entry.x2apic-needs-tpr-shadow",
+        ),
+        (
+            ["all.controls.secondary=[virtualize-x2apic-mode, virtualize-apic-accesses]", NO_POSTING],
+            "entry.x2apic-excludes-apic-accesses",
+        ),
+        (["all.controls.pin-based=[]"], "entry.delivery-needs-external-interrupt-exiting"),
+        ([REGISTERS_ONLY], "entry.posted-needs-delivery"),
+        (["all.controls.vm-exit=[]"], "entry.posted-needs-acknowledge-on-exit"),
+        (["vcpus.0.fields.virtual-apic-address=0x10001"], "entry.virtual-apic-address-aligned"),
+        (["vcpus.0.fields.virtual-apic-address=0x10000000000000"], "entry.virtual-apic-address-width"),
+        (
+            ["vcpus.0.fields.virtual-apic-address=0x10000000000", "physical-address-width=39"],
+            "entry.virtual-apic-address-width",
+        ),
+        (["all.fields.msr-bitmap-address=0x7001"], "entry.msr-bitmap-address-aligned"),
+        (["vcpus.0.fields.posted-interrupt-descriptor-address=0x8020"], "entry.descriptor-address-aligned"),
+        (["all.fields.posted-interrupt-notification-vector=0x100"], "entry.notification-vector-below-256"),
+        (
+            [*NO_DELIVERY, "all.fields.tpr-threshold=5", "all.virtual-apic-page.TPR=0x40"],
+            "entry.tpr-threshold-above-vtpr-fails",
+        ),
+        ([*NO_DELIVERY, "all.fields.tpr-threshold=16"], "entry.tpr-threshold-reserved-bits"),
+        ([INTERRUPTIBILITY.format(1), "all.guest.if=false"], "fields.guest-non-register-state"),
+        (["all.fields.guest-activity-state=1", "all.guest.cpl=3"], "entry.hlt-activity-state"),
+        (
+            [INJECTION.format("0x80000051"), "all.guest.if=false"],
+            "entry.injection-needs-interruptible-guest",
+        ),
+    ],
+)
+def test_a_broken_entry_check(changes: list[str], rule: str) -> None:
+    assert broken(sound(*changes), Rank.ENTRY) == [rule]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [*NO_DELIVERY, "all.fields.tpr-threshold=4", "all.virtual-apic-page.TPR=0x40"],
+        [*NO_DELIVERY, "all.fields.tpr-threshold=5", "all.virtual-apic-page="],
+        ["all.fields.tpr-threshold=16"],
+        ["vcpus.0.fields.virtual-apic-address=0x10000000000"],
+        [INTERRUPTIBILITY.format(1), "all.guest.if=true"],
+        [INTERRUPTIBILITY.format(1)],
+        [INTERRUPTIBILITY.format(1), "all.guest={if: true, tf: true}", "all.fields.ia32-debugctl=2"],
+        ["all.fields.guest-activity-state=1", "all.guest.cpl=0"],
+        [INJECTION.format("0x80000051")],
+        [INJECTION.format("0x8000030d"), "all.guest.if=false"],
+        ["all.controls.vm-exit="],
+        ["all.controls.pin-based="],
+        ["all.controls.primary="],
+        ["all.controls.secondary="],
+    ],
+)
+def test_an_entry_check_that_passes_or_may_pass_is_no_finding(changes: list[str]) -> None:
+    assert broken(sound(*changes), Rank.ENTRY) == []
+
+
+def test_pages_of_two_virtual_processors() -> None:
+    assert broken(sound(one=False)) == []
+    shared = sound("vcpus.1.fields.virtual-apic-address=0x10000", "vcpus.1.reads=", one=False)
+    [placed] = found(shared)
+    assert placed.finding.rules[0] == "many.one-page-per-vcpu"
+    assert placed.vcpus == ("0", "1")
+    descriptor = sound("vcpus.1.fields.posted-interrupt-descriptor-address=0x8000", one=False)
+    assert broken(descriptor) == ["many.descriptor-per-vcpu"]
+    same_id = ("vcpus.0.apic-id=", "vcpus.1.apic-id=", "vcpus.1.reads=", "vcpus.1.virtual-apic-page=")
+    assert broken(sound(*same_id, one=False)) == ["rdmsr.id-as-stored"]
+
+
+def test_secondary_controls_that_do_nothing() -> None:
+    inactive = sound(PRIMARY.format("use-tpr-shadow, use-msr-bitmaps"), NO_POSTING)
+    assert "controls.activate-secondary-controls" in broken(inactive)
+    no_x2apic = sound("all.controls.secondary=[apic-register-virtualization]", NO_POSTING)
+    assert "controls.no-msr-virtualization-without-x2apic" in broken(no_x2apic)
+    no_bitmaps = sound(PRIMARY.format("use-tpr-shadow, activate-secondary-controls"))
+    assert broken(no_bitmaps) == ["bitmap.unused-exits-always"]
+    for rule in ("controls.activate-secondary-controls", "bitmap.unused-exits-always"):
+        assert rule not in broken(sound("all.controls.secondary=[]", NO_POSTING))
+
+
+def test_eoi_and_self_ipi_without_virtual_interrupt_delivery() -> None:
+    through = sound(REGISTERS_ONLY, NO_POSTING)
+    assert {"eoi.physical-without-delivery", "self-ipi.physical-without-delivery"} == set(broken(through))
+    assert broken(sound(REGISTERS_ONLY, NO_POSTING, INTERCEPT_INTERRUPTS)) == []
+
+
+def test_reads_that_reach_the_physical_apic() -> None:
+    through = sound(TPR_ONLY, NO_POSTING, INTERCEPT_INTERRUPTS)
+    [rule] = broken(through)
+    assert rule == "rdmsr.others-physical-without-registers"
+    exits = "all.msr-bitmap.read=[0x1b, 0x800..0x807, 0x809..0x8ff]"
+    assert broken(sound(TPR_ONLY, NO_POSTING, INTERCEPT_INTERRUPTS, exits)) == []
+
+
+def test_an_intercepted_eoi_says_what_it_costs() -> None:
+    finding = one_finding(sound(WRITES_BUT.format("0x809..0x83e")))
+    assert "stays in service" in finding.says
+    others = one_finding(sound(WRITES_BUT.format("0x808..0x80a, 0x80c..0x83e")))
+    assert "stays in service" not in others.says
+    assert "808H" in others.says
+
+
+def test_what_depends_on_an_unknown_bitmap_is_a_question() -> None:
+    text = sound(NO_MSR_BITMAP)
+    assert broken(text) == []
+    assert set(asked(text)) == {
+        "wrmsr.guest-controls-unintercepted-apic",
+        "ipi.icr-physical-without-ipi-virtualization",
+        "rdmsr.any-msr-of-the-range",
+        "rdmsr.current-count-from-page",
+    }
+
+
+def test_an_unknown_page_is_a_question() -> None:
+    text = sound("all.virtual-apic-page=")
+    assert (broken(text), asked(text)) == ([], ["rdmsr.id-as-stored"])
