@@ -13,12 +13,12 @@
 #define ICR 0x30
 #define ICR_HIGH 0x31
 #define TIMER_INITIAL_COUNT 0x38
+#define DCR 0x3e
 #define SELF_IPI 0x3f
 
 #define SVR_ENABLED 0x1ff /* spurious vector FFH, software-enabled */
 #define LVT_MASKED 0x10000
 #define VECTORS_PER_WORD 32
-#define START_VECTOR 0xf0 /* the page of reset.S */
 
 /* Register numbers (MSR - 800H), which are also window offsets / 16. */
 static const u8 watched[APIC_WATCHED] = {0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
@@ -80,7 +80,7 @@ void apic_start_others(void) {
   write(MODE_XAPIC, ICR, 0xc4500); /* INIT, all excluding self */
   for (int i = 0; i < 1000; i++) asm volatile("pause");
   for (int twice = 0; twice < 2; twice++) {
-    write(MODE_XAPIC, ICR, 0xc4600 | START_VECTOR);
+    write(MODE_XAPIC, ICR, 0xc4600 | (u32)boot.start_vector);
     for (int i = 0; i < 1000; i++) asm volatile("pause");
   }
 }
@@ -107,19 +107,31 @@ void apic_restart(u32 vcpu) {
   struct cpu *c = &cpus[vcpu % MAX_CPUS];
   restarting = c;
   send_and_wait(c->apic_id, 0x4500); /* INIT */
-  send_and_wait(c->apic_id, 0x4600 | START_VECTOR);
-  send_and_wait(c->apic_id, 0x4600 | START_VECTOR);
+  send_and_wait(c->apic_id, 0x4600 | (u32)boot.start_vector);
+  send_and_wait(c->apic_id, 0x4600 | (u32)boot.start_vector);
 }
 
 static void snapshot(u8 mode, u32 *to) {
   for (u32 i = 0; i < watched_registers; i++) to[i] = read(mode, watched[i]);
 }
 
+/* What a firmware, or a machine that starts with LINT0 open for its 8259s, has left otherwise. */
+static void settle(const u32 *found) {
+  for (u32 i = FIRST_LVT; i < watched_registers; i++) {
+    u32 quiet = watched[i] == TIMER_INITIAL_COUNT || watched[i] == DCR ? 0 : LVT_MASKED;
+    if (found[i] != quiet) write(MODE_XAPIC, watched[i], quiet);
+  }
+  if (found[0]) write(MODE_XAPIC, watched[0], 0);
+}
+
 void apic_init(struct cpu *c) {
-  u32 last_lvt = read(MODE_XAPIC, VERSION) >> 16 & 0xff;
+  u32 last_lvt;
+  (void)apic_set_mode(MODE_XAPIC);
+  last_lvt = read(MODE_XAPIC, VERSION) >> 16 & 0xff;
   watched_registers = last_lvt >= 6 ? APIC_WATCHED : APIC_WATCHED - 1;
   c->base_at_reset = (u32)rdmsr(MSR_APIC_BASE);
   snapshot(MODE_XAPIC, c->at_reset);
+  settle(c->at_reset);
   write(MODE_XAPIC, SVR, SVR_ENABLED);
   snapshot(MODE_XAPIC, c->baseline);
   c->expected_mode = MODE_XAPIC;

@@ -81,6 +81,13 @@ _Static_assert(offsetof(struct cpu, self) == CPU_SELF, "cpu.h");
 _Static_assert(offsetof(struct cpu, emitted_stack) == CPU_EMITTED_STACK, "cpu.h");
 _Static_assert(sizeof(struct wire_event) == EVENT_BYTES, "cpu.h");
 
+/* What start.S knows: where the batch lies, and the vector of a start-up IPI that leads to it. */
+struct boot {
+  u64 batch;
+  u64 start_vector;
+};
+extern const struct boot boot;
+
 extern struct cpu cpus[MAX_CPUS];
 extern u64 guest_idt[512], host_idt[512];
 #endif

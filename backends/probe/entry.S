@@ -6,7 +6,13 @@
     .section .text.start, "ax"
     .globl _start
 _start:
-    movq restarting(%rip), %rdi
+    jmp 4f
+    .balign 8
+    .globl boot
+boot:                                   # start.S puts it here behind the copy
+    .quad 0
+    .quad 0
+4:  movq restarting(%rip), %rdi
     testq %rdi, %rdi
     jnz 3f
     movl $1, %eax                       # a ticket: 0 is the bootstrap processor

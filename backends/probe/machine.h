@@ -6,6 +6,18 @@
 
 static inline void out8(u16 port, u8 value) { asm volatile("outb %0, %1" ::"a"(value), "Nd"(port)); }
 
+static inline u8 in8(u16 port) {
+  u8 value;
+  asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+  return value;
+}
+
+/* Where the local APIC is disabled or its LINT0 open, their interrupts would reach a guest. */
+static inline void mask_8259s(void) {
+  out8(0x21, 0xff);
+  out8(0xa1, 0xff);
+}
+
 static inline void out_string(u16 port, const void *data, u64 length) {
   asm volatile("rep outsb" : "+S"(data), "+c"(length) : "d"(port) : "memory");
 }

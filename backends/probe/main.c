@@ -13,9 +13,10 @@ struct cpu cpus[MAX_CPUS];
 /* Kept: the bootstrap processor is already on its own. */
 u8 boot_stacks[MAX_CPUS + 1][1 << BOOT_STACK_SHIFT] KEPT __attribute__((aligned(PAGE)));
 
-static const struct batch *const batch = (const struct batch *)(u64)BATCH_BASE;
+static const struct batch *batch;
 static u32 has_vmx;
-static volatile u32 ready;
+static volatile u32 ready, numbered;
+static volatile u32 came[MAX_CPUS]; /* by ticket: APIC ID + 1 */
 static volatile u32 dirty;
 
 /* One case on several processors: each phase begins when all have finished the one before. */
@@ -178,18 +179,32 @@ static void check_batch(void) {
 static void start_others(void) {
   if (batch->cpus == 1) return;
   apic_start_others();
+  for (u32 ticket = 1; ticket < batch->cpus; ticket++)
+    while (!came[ticket]) asm volatile("pause");
+  numbered = 1;
   while (ready < batch->cpus - 1) asm volatile("pause");
+}
+
+/* Processors are numbered by their APIC IDs, not in the order in which they came. */
+static void begin_other(u32 ticket) {
+  u32 index = 1;
+  came[ticket] = (cpuid(1).ebx >> 24) + 1;
+  while (!numbered) asm volatile("pause");
+  for (u32 i = 1; i < batch->cpus; i++) index += came[i] < came[ticket];
+  processor_init(&cpus[index], index);
+  __atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
+  other_processor(&cpus[index]);
 }
 
 void start(u32 ticket);
 void start(u32 ticket) {
   u32 done, why;
-  if (ticket >= MAX_CPUS) return;
   if (ticket > 0) {
-    processor_init(&cpus[ticket], ticket);
-    __atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
-    other_processor(&cpus[ticket]);
+    if (ticket < batch->cpus) begin_other(ticket);
+    return;
   }
+  batch = (const struct batch *)boot.batch;
+  mask_8259s();
   frames_init(DOOR_MEMORY, RECORDS_ROOM);
   processors_init();
   check_batch();

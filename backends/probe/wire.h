@@ -1,7 +1,7 @@
 /* What crosses between the runner and the probe; twin of backends/wire.py, which a test holds
  * against this header. Little-endian, naturally aligned, no implicit padding.
  *
- * In: one struct batch at BATCH_BASE, then `count` records, each a struct wire_case followed by its
+ * In: one struct batch, then `count` records, each a struct wire_case followed by its
  * struct wire_vcpu blocks. Out: frames (struct frame + payload); what is outside frames is log. */
 #ifndef WIRE_H
 #define WIRE_H
@@ -15,8 +15,7 @@ typedef unsigned long u64;
 #define BATCH_MAGIC 0x50413258u /* X2AP */
 #define FRAME_MAGIC 0x46413258u /* X2AF */
 
-#define BATCH_BASE 0xfff00000u /* the first byte of the ROM */
-#define BATCH_ROOM 0xd0000u    /* of the ROM's 1 MiB; the probe's own image follows */
+#define BATCH_ROOM 0xd0000u    /* of 1 MiB: at a ROM's start, or behind the 192 KiB of a kernel's image */
 #define RECORDS_BASE 0x800000u /* frames in RAM, for DOOR_MEMORY and DOOR_SHARED */
 #define RECORDS_ROOM 0x1000000u
 
@@ -27,6 +26,8 @@ typedef unsigned long u64;
 #define DOOR_MEMORY 1 /* gathered at RECORDS_BASE, then a magic break for the debugger */
 #define DOOR_E9 2     /* port E9H, a frame at a time */
 #define DOOR_SHARED 3 /* gathered behind a u64 at RECORDS_BASE, the number of cases that began */
+
+#define DOOR_SERIAL 4 /* COM1, a frame at a time */
 
 #define PROGRESS 0xfe /* a byte on port E9H before each case, DOOR_MEMORY only */
 
