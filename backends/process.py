@@ -42,7 +42,7 @@ def run(command: Sequence[str], *, folder: Path, environment: Mapping[str, str],
     outputs = folder / "stdout", folder / "stderr"
     with outputs[0].open("wb") as out, outputs[1].open("wb") as err:
         process = subprocess.Popen(
-            [*_guard(), *command],
+            [*guard(), *command],
             cwd=folder,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
@@ -59,7 +59,7 @@ def run(command: Sequence[str], *, folder: Path, environment: Mapping[str, str],
     return Ended(status, timed_out, outputs[0].read_bytes(), outputs[1].read_bytes())
 
 
-def _guard() -> tuple[str, ...]:
+def guard() -> tuple[str, ...]:
     """Return the words before a command that bind it to its parent and bound its files (util-linux)."""
     setpriv, prlimit = shutil.which("setpriv"), shutil.which("prlimit")
     if setpriv is None or prlimit is None:

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from backends import Backend, bochs, faulty
+from backends.adapter.backend import AdapterBackend
+from backends.adapter.command import Command
 from backends.model import Model
 
 Factory = Callable[[str, Mapping[str, Any]], Backend]
@@ -17,6 +19,10 @@ def _model(_: str, __: Mapping[str, Any]) -> Backend:
     return Model()
 
 
+def _adapter(name: str, start: Mapping[str, Any]) -> Backend:
+    return AdapterBackend(name, Command.of(name, start))
+
+
 def _faulty(_: str, start: Mapping[str, Any]) -> Backend:
     return faulty.named(start["fault"])
 
@@ -25,6 +31,7 @@ KINDS: Mapping[str, Factory] = MappingProxyType(
     {
         "model": _model,
         "bochs": bochs.backend,
+        "adapter": _adapter,
         "faulty": _faulty,
     }
 )

@@ -49,7 +49,7 @@ def produced() -> str:
     """Return the transcript, a message a line."""
     hello = _answers(asks.HELLO)
     programs = [point.program for case in parse(CASES, "transcript.yaml").cases for point in case.points]
-    asking = asks.Asks(capabilities(message(hello[0].encode()))[0])
+    asking = asks.Asks(capabilities(message(hello[0].encode())).platform)
     runs = [
         asks.line(seq, len(programs) - 1 - seq, asking.body(program)) for seq, program in enumerate(programs)
     ]

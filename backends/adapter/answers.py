@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -18,8 +19,6 @@ from backends.capabilities import CAPABILITY_NAMES, X2APIC, Processor
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Level, Program
 
-LONGEST = 1 << 20
-"""Bytes of the longest line that an adapter may write."""
 SHOWN = 80
 """Characters of an adapter's own words in a reason."""
 
@@ -36,8 +35,12 @@ def message(line: bytes) -> Json:
         found = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         raise AnswerError(f"no UTF-8 at byte {error.start}: {shown(line)}") from None
-    except (ValueError, RecursionError) as error:
-        raise AnswerError(f"no JSON: {error}: {shown(line)}") from None
+    except RecursionError:
+        raise AnswerError(f"nested too deeply: {shown(line)}") from None
+    except json.JSONDecodeError as error:
+        raise AnswerError(f"no JSON: {error.msg} at byte {error.pos}: {shown(line)}") from None
+    except ValueError as error:
+        raise AnswerError(f"no JSON: {str(error)[:SHOWN]}: {shown(line)}") from None
     if not isinstance(found, dict):
         raise AnswerError(f"no JSON object: {shown(line)}")
     return found
@@ -48,13 +51,23 @@ def answer(given: Json, seq: int, program: Program) -> Answer:
     kind = given.get("message")
     if kind not in _READERS:
         raise AnswerError(f"message: {shown(kind)}, where the answer to case {seq} was due")
-    if given.get("seq") != seq:
+    if type(given.get("seq")) is not int or given["seq"] != seq:
         raise AnswerError(f"seq: {shown(given.get('seq'))}, where the answer to case {seq} was due")
     return _explained(given, lambda: _READERS[kind](given, program))
 
 
-def capabilities(given: Json) -> tuple[Platform, str, str, int]:
-    """Return an adapter's platform, name, version and batch. Raises `AnswerError`."""
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an adapter says of itself; ``batch`` is the most cases that it wants at once."""
+
+    platform: Platform
+    name: str
+    version: str
+    batch: int
+
+
+def capabilities(given: Json) -> Capabilities:
+    """Return what an adapter says of itself. Raises `AnswerError`."""
     if given.get("message") != "capabilities":
         raise AnswerError(f"message: {shown(given.get('message'))}, where `capabilities` was due")
     return _explained(given, lambda: _capabilities(given))
@@ -86,7 +99,7 @@ _READERS: Mapping[Any, Callable[[Json, Program], Answer]] = MappingProxyType(
 )
 
 
-def _capabilities(given: Json) -> tuple[Platform, str, str, int]:
+def _capabilities(given: Json) -> Capabilities:
     mistake = reading.first_mistake(given)
     if mistake:
         raise WrongError(mistake)
@@ -107,7 +120,7 @@ def _capabilities(given: Json) -> tuple[Platform, str, str, int]:
         msrs=MappingProxyType({CAPABILITY_NAMES[msr - 0x480]: numbers[msr] for msr in sorted(numbers)}),
     )
     platform = Platform(processor, levels, given["vcpus"], memory)
-    return platform, given["name"], given["version"], given["batch"]
+    return Capabilities(platform, given["name"], given["version"], given["batch"])
 
 
 def shown(found: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from backends.adapter.platform import SHARED_STRUCTURES, Platform
 from backends.adapter.setups import (
-    CannotEncodeError,
+    CannotAskError,
     Vmcs,
     bitmap_json,
     controls_json,
@@ -72,7 +72,9 @@ class Asks:
         self._shared = "{" + ",".join(f'"{name}":"{at:#x}"' for name, at in shared.items()) + "}"
 
     def body(self, program: Program) -> str:
-        """Return a run line from its level on, which `line` completes. Raises `CannotEncodeError`."""
+        """Return a run line from its level on, which `line` completes. Raises `CannotAskError`."""
+        if lack := self._platform.lacks(program):
+            raise CannotAskError(lack)
         count = len(program.vcpus)
         setups = ",".join(
             [self._setup(program.level, setup, vcpu, count) for vcpu, setup in enumerate(program.vcpus)]
@@ -131,7 +133,7 @@ class Asks:
             case Vmm() as vmm if program is not None:
                 return "vmm", self._vmm(vmm, step.vcpu, program)
             case Vmm() | Barrier():
-                raise CannotEncodeError(f"the step {step.action!r} in a handler")
+                raise CannotAskError(f"the step {step.action!r} in a handler")
             case instruction:
                 return _instruction(instruction)
 

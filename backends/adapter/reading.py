@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
 Json = Mapping[str, Any]
 
@@ -93,13 +93,28 @@ def mistakes(given: Any) -> Iterator[str]:
     """Yield what the schema finds wrong with a message, with the place."""
     for error in validator().iter_errors(given):
         place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path)
-        found = json.dumps(error.instance)
-        shown = found if len(found) <= 60 else f"{found[:60]}…"
-        title = error.schema.get("title") if isinstance(error.schema, dict) else None
-        if title and error.validator in {"type", "enum", "pattern", "minimum", "maximum"}:
-            yield f"{place[1:]}: found {shown}, wanted {title}"
-        else:
-            yield f"{place[1:] or 'message'}: {error.message[:200]}"
+        yield f"{place[1:] or 'message'}: {_mistake(error)}"
+
+
+def _mistake(error: ValidationError) -> str:
+    schema, wanted = cast("Any", error.schema), cast("Any", error.validator_value)
+    found = cast("Any", error.instance)
+    match error.validator:
+        case "required":
+            return f"the key {next(key for key in wanted if key not in found)} lacks"
+        case "additionalProperties":
+            return f"no key {next(key for key in found if key not in schema['properties'])} belongs here"
+        case "enum":
+            said = ", ".join(map(json.dumps, wanted))
+            return f"found {_shown(found)}, wanted one of {said}"
+        case "type" | "pattern" | "minimum" | "maximum" if "title" in schema:
+            return f"found {_shown(found)}, wanted {schema['title']}"
+    return error.message[:200]
+
+
+def _shown(found: Any) -> str:
+    text = json.dumps(found)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def first_mistake(given: Any) -> str:

@@ -6,6 +6,7 @@ The values are final: controls with the bits that must be 1, addresses in the ad
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from backends.adapter.platform import CONTROL_WORD_OF, SHARED_STRUCTURES, Platform
 from runner.apic import ApicMode, VirtualApicPage
@@ -29,8 +30,8 @@ _EOI_EXIT_BITMAPS = tuple(Field(Field.EOI_EXIT_BITMAP_0 + 2 * index) for index i
 _FIELD_HEADS = {field: f'["{field.value:#x}","{name_of(field)}","' for field in Field}
 
 
-class CannotEncodeError(Exception):
-    """The program has a construct that the protocol does not carry; the text says which."""
+class CannotAskError(Exception):
+    """The program needs what the adapter has not, or what the protocol does not carry; the text says what."""
 
 
 def joined(texts: Iterable[str]) -> str:
@@ -60,6 +61,7 @@ def _ranges(ranges: Iterable[MsrRange]) -> str:
     return pairs(ranges) if ranges else "[]"
 
 
+@lru_cache(maxsize=4096)
 def controls_json(controls: Controls) -> str:
     """Return the names of the controls that are 1."""
     names = (name_of(c) for kind in CONTROL_WORDS for c in kind if controls.word(kind) & int(c))
@@ -122,7 +124,7 @@ class Vmcs:
         return values
 
     def resolved(self, field: Field, value: FieldValue) -> int:
-        """Return the number that a scenario's value of *field* stands for. Raises `CannotEncodeError`."""
+        """Return the number that a scenario's value of *field* stands for. Raises `CannotAskError`."""
         match value:
             case Number(number):
                 return number
@@ -140,7 +142,7 @@ class Vmcs:
     def _address(self, field: Field, vcpu: int) -> int:
         address = self._platform.address(field, vcpu)
         if address is None:
-            raise CannotEncodeError(f"the address of a structure in {name_of(field)}, which has none")
+            raise CannotAskError(f"the address of a structure in {name_of(field)}, which has none")
         return address
 
     def changes(self, vmm: Vmm) -> Iterator[tuple[Field, int]]:
@@ -163,8 +165,8 @@ class Vmcs:
 
 def control_words(controls: Controls, platform: Platform) -> Iterator[tuple[Field, int]]:
     """Yield the control words with the bits that must be 1."""
-    for field, kind in CONTROL_WORD_OF.items():
-        yield field, controls.word(kind) | platform.required[kind]
+    required = platform.required
+    return ((field, controls.word(kind) | required[kind]) for field, kind in CONTROL_WORD_OF.items())
 
 
 def eoi_exit_bitmaps(vectors: frozenset[int]) -> Iterator[tuple[Field, int]]:
