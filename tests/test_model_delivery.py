@@ -242,7 +242,24 @@ def test_blocking_by_nmi_holds_nothing() -> None:
     one = pending(guest=GuestState(interrupt_flag=True, blocking=Blocking.NMI))
     seen = observe(one, NOP)
     assert deliveries(seen) == [[(0x61, 0)]]
-    assert seen.finals[0].blocking == Blocking.NMI
+
+
+def test_iret_ends_blocking_by_nmi() -> None:
+    guest = GuestState(interrupt_flag=True, blocking=Blocking.NMI)
+    assert final(setup(DELIVERY, guest=guest), NOP).blocking == Blocking.NMI
+    assert final(pending(guest=guest), NOP).blocking == 0
+    assert final(setup(DELIVERY, guest=guest), Wrmsr(0x808, 0x100)).blocking == 0
+
+
+def test_iret_leaves_blocking_by_nmi_with_nmi_exiting() -> None:
+    guest = GuestState(interrupt_flag=True, blocking=Blocking.NMI)
+    one = pending(names=f"{DELIVERY} nmi-exiting", guest=guest)
+    assert final(one, NOP).blocking == Blocking.NMI
+
+
+def test_blocking_by_an_sti_right_before_iret_ends_with_it() -> None:
+    handler = (Step(Wrmsr(0x83F, 0x91)), Step(STI))
+    assert deliveries(observe(pending(handlers=((0x61, handler),)), NOP)) == [[(0x61, 0), (0x91, 0)]]
 
 
 def test_a_faulting_instruction_ends_blocking() -> None:

@@ -32,7 +32,7 @@ from runner.program import (
     Step,
     Wrmsr,
 )
-from runner.vmx import Field
+from runner.vmx import Blocking, Field, MsrBitmap
 
 IPI = f"{POSTED} activate-tertiary-controls ipi-virtualization"
 NV = 0xF2
@@ -248,3 +248,13 @@ def test_a_pid_pointer_of_nobody_exits() -> None:
     longer = setup(IPI, posted=PostedInterrupts(NV), fields=((Field.LAST_PID_POINTER_INDEX, Number(2)),))
     seen = posts(2 << 32 | 0x71, longer, target())
     assert seen.steps[1].outcomes == (VmExit(56, 0x300, rip=Rip.NEXT),)
+
+
+@pytest.mark.parametrize(("vectors", "blocking"), [((), Blocking.MOV_SS), ((0x31,), 0)])
+def test_bits_are_posted_by_instructions_before_the_notification(
+    vectors: tuple[int, ...], blocking: Blocking
+) -> None:
+    intercepted = setup(POSTED, posted=PostedInterrupts(NV), msr_bitmap=MsrBitmap(writes=((0x830, 0x830),)))
+    post = Post(0, frozenset(vectors), NV, outstanding=False)
+    seen = together((intercepted,), Step(Plain.MOV_SS), Step(post), Step(Plain.NOP))
+    assert seen.steps[1].outcomes == (VmExit(32, instruction_length=2, blocking=Blocking(blocking)),)

@@ -16,7 +16,7 @@ from backends.model.vmcs import BLOCKED, SINGLE_STEP, VALID
 from backends.model.waiting import MOST_EVENTS, Ended, EndlessError, Run, Wait, Waiting
 from runner.outcome import Entered, Entry, Rip, Stuck, VmExit
 from runner.program import Setup, Step, is_vmm
-from runner.vmx import Activity, ExitReason
+from runner.vmx import Activity, Blocking, ExitReason, PinBasedControls
 
 _DEBUG_EXCEPTION = 1
 _INTERRUPTION_TYPE = 0b111 << 8
@@ -197,6 +197,16 @@ class Boundary(ABC):
         yield from self.perform()
         self.stream = outer
         vmcs.interrupt_flag, vmcs.trap_flag = flags
+        vmcs.guest_interruptibility_state &= ~BLOCKED  # that of an STI right before IRET
+        self.unblock_nmis()
+
+    def unblock_nmis(self) -> None:
+        """End blocking by NMI, as IRET does unless *NMI exiting* is 1.
+
+        SDM: *Changes to Instruction Behavior in VMX Non-Root Operation*.
+        """
+        if not self.cpu.words[0] & PinBasedControls.NMI_EXITING:
+            self.cpu.vmcs.guest_interruptibility_state &= ~Blocking.NMI
 
     def _owner(self) -> Record:
         """Return the record of the step that what happens at this boundary belongs to."""

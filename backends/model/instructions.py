@@ -88,8 +88,10 @@ def _mmio_read(cpu: LogicalProcessor, action: MmioRead) -> Result:
 
 
 def _post(cpu: LogicalProcessor, action: Post) -> Result:
-    """Set PIR bits, then send the notification through a passed-through ICR."""
+    """Set PIR bits, then send the notification through a passed-through ICR: an instruction each."""
     post(cpu, action)
+    if action.vectors or action.outstanding:
+        cpu.vmcs.guest_interruptibility_state &= ~BLOCKED
     if action.notify is None:
         return COMPLETED
     return _write_msr(cpu, ICR, action.to << 32 | action.notify)

@@ -79,13 +79,14 @@ class Processor(Boundary):
         return instructions.perform(self.cpu, action)
 
     def _fault(self, record: Record, fault: Fault) -> Run:
-        """Exit where the exception bitmap says so; else the guest's handler skips the instruction."""
+        """Exit where the exception bitmap says so; else the guest's handler skips the instruction by IRET."""
         cpu, vector = self.cpu, fault.vector
         if cpu.vmcs.exception_bitmap >> vector & 1:
             rule = "priority.fault-follows-exception-bitmap"
             cpu.trace.by(rule, "bit {} of the exception bitmap is 1: VM exit 0", vector)
             error_code = fault.error_code is not None
             yield from self.exit(record, exits.exception(cpu, vector, Rip.SAME, error_code=error_code))
+        self.unblock_nmis()
 
     def _wait(self, action: Plain | Barrier) -> Run:
         """Wait within a step: some time for an interrupt, or for other virtual processors."""
