@@ -285,6 +285,8 @@ def test_guest_state_that_fails_the_entry(state: str) -> None:
     [
         (Field.GUEST_ACTIVITY_STATE, Number(4)),
         (Field.GUEST_INTERRUPTIBILITY_STATE, Number(0x20)),
+        (Field.GUEST_PENDING_DEBUG_EXCEPTIONS, Number(1 << 13)),
+        (Field.GUEST_PENDING_DEBUG_EXCEPTIONS, Number(1 << 63)),
     ],
 )
 def test_reserved_guest_state_fails_the_entry(field: tuple[Field, FieldValue]) -> None:

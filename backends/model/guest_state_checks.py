@@ -15,6 +15,9 @@ from runner.vmx import Activity, Blocking
 _RESERVED_BLOCKING = ~0xF | int(Blocking.SMI)
 """Reserved bits, and blocking by SMI, which is for system-management mode alone."""
 
+_RESERVED_PENDING = ~0x1500F
+"""Reserved bits of the pending debug exceptions: 11:4, 13, 15, and those above 16."""
+
 _RULE = "fields.guest-non-register-state"
 
 
@@ -28,8 +31,11 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
         yield from _activity(cpu)
     if blocking:
         yield from _blocking(cpu)
+    debug = vmcs.guest_pending_debug_exceptions
+    if debug & _RESERVED_PENDING:
+        yield _RULE, f"the pending debug exceptions {debug:X}H have bits that must be 0"
     if blocking & BLOCKED or vmcs.guest_activity_state == Activity.HLT:
-        pending = bool(vmcs.guest_pending_debug_exceptions & SINGLE_STEP)
+        pending = bool(debug & SINGLE_STEP)
         if pending != vmcs.trap_flag:
             yield (
                 _RULE,
