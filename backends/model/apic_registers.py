@@ -163,9 +163,15 @@ def read(apic: LocalApic, msr: int) -> int:
     return choices.apic_version | choices.lvt_entries - 1 << 16 | choices.directed_eoi << 24
 
 
+_DESTINATION_FORMAT = 0xE0
+"""Offset of the DFR, which holds ones after reset and has no MSR. SDM: *Local APIC State After Reset*."""
+
+
 def load(apic: LocalApic, offset: int) -> int:
     """Return what a 32-bit load from the APIC's page gives; without an APIC there all bits are 1."""
     if apic.mode is not ApicMode.XAPIC:
+        return 0xFFFFFFFF
+    if offset == _DESTINATION_FORMAT:
         return 0xFFFFFFFF
     register = REGISTERS_BY_MSR.get(FIRST_MSR + (offset >> 4))
     if offset & 0xF or register is None or not register.readable:
