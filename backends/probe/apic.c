@@ -4,6 +4,7 @@
 
 #define WINDOW ((u64)0xfee00000)
 #define VERSION 0x03
+#define PPR 0x0a
 #define EOI 0x0b
 #define SVR 0x0f
 #define ISR 0x10
@@ -25,6 +26,8 @@ static const u8 watched[APIC_WATCHED] = {0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x1
                                          0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x20,
                                          0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x32, 0x33,
                                          0x34, 0x35, 0x36, 0x37, 0x38, 0x3e, 0x2f};
+#define FIRST_ISR 3
+#define FIRST_IRR 19
 #define FIRST_LVT 28 /* index of 32H; from here on plain registers */
 
 /* The last, LVT CMCI, is only there with seven LVT entries. */
@@ -47,9 +50,10 @@ static void write(u8 mode, u32 number, u32 value) {
     *(volatile u32 *)(WINDOW + 16 * number) = value;
 }
 
-int apic_set_mode(u8 mode) {
-  u64 base = rdmsr(MSR_APIC_BASE) & ~(u64)(APIC_BASE_EN | APIC_BASE_EXTD);
-  if (mode_now() == mode) return 1;
+int apic_set_mode(struct cpu *c, u8 mode) {
+  u64 base;
+  if (c->mode == mode) return 1;
+  base = rdmsr(MSR_APIC_BASE) & ~(u64)(APIC_BASE_EN | APIC_BASE_EXTD);
   if (mode == MODE_DISABLED) {
     (void)try_wrmsr(MSR_APIC_BASE, base);
   } else {
@@ -57,7 +61,8 @@ int apic_set_mode(u8 mode) {
     (void)try_wrmsr(MSR_APIC_BASE, base | APIC_BASE_EN);
     if (mode == MODE_X2APIC) (void)try_wrmsr(MSR_APIC_BASE, base | APIC_BASE_EN | APIC_BASE_EXTD);
   }
-  return mode_now() == mode;
+  c->mode = mode_now();
+  return c->mode == mode;
 }
 
 void apic_eoi(void) {
@@ -126,7 +131,8 @@ static void settle(const u32 *found) {
 
 void apic_init(struct cpu *c) {
   u32 last_lvt;
-  (void)apic_set_mode(MODE_XAPIC);
+  c->mode = mode_now();
+  (void)apic_set_mode(c, MODE_XAPIC);
   last_lvt = read(MODE_XAPIC, VERSION) >> 16 & 0xff;
   watched_registers = last_lvt >= 6 ? APIC_WATCHED : APIC_WATCHED - 1;
   c->base_at_reset = (u32)rdmsr(MSR_APIC_BASE);
@@ -134,11 +140,11 @@ void apic_init(struct cpu *c) {
   settle(c->at_reset);
   write(MODE_XAPIC, SVR, SVR_ENABLED);
   snapshot(MODE_XAPIC, c->baseline);
-  c->expected_mode = MODE_XAPIC;
+  c->expected_mode = c->mode = MODE_XAPIC;
 }
 
 void apic_rebase(struct cpu *c) {
-  u8 mode = mode_now();
+  u8 mode = c->mode;
   u64 value;
   if (mode != MODE_DISABLED) snapshot(mode, c->baseline);
   c->uncounted_cmci =
@@ -159,16 +165,44 @@ static inline __attribute__((always_inline)) int is_at_baseline(u8 mode, const s
   return !difference;
 }
 
+static u32 any(const u32 *words) {
+  return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
+}
+
+/* Whether no interrupt came in this case, and what need not be inferred is at the baseline. Then nothing is
+ * in service, or PPR would tell; nothing was accepted and delivered, so TMR is as it was; and what waits above
+ * vector 15, which the first word of IRR does not show, comes when the window opens. Each read is a VM exit
+ * where another hypervisor runs below: 14 instead of 36. */
+static int is_quiet(u8 mode, const struct cpu *c) {
+  if (c->record->level != LEVEL_VMX || c->deliveries || any(c->taken)) return 0;
+  for (u32 i = 0; i < watched_registers; i++) {
+    if (i > FIRST_ISR && i < FIRST_IRR) continue;
+    if (i > FIRST_IRR && i < FIRST_IRR + 8) continue;
+    if (read(mode, i == FIRST_ISR ? PPR : watched[i]) != (i == FIRST_ISR ? 0 : c->baseline[i])) return 0;
+  }
+  return 1;
+}
+
+static void snapshot_quietly(struct cpu *c) {
+  memcpy(c->present, c->baseline, sizeof(c->present));
+  apic_drain();
+  for (u32 i = 0; i < 8; i++) c->present[FIRST_IRR + i] |= c->taken[i];
+}
+
 u32 apic_changes(struct cpu *c, struct wire_register *to) {
-  u8 mode = mode_now();
+  u8 mode = c->mode = mode_now();
   u32 n = 0;
   if (mode != c->expected_mode) {
     *to = (struct wire_register){MSR_APIC_BASE, (u32)rdmsr(MSR_APIC_BASE)};
     return 1;
   }
   if (mode == MODE_DISABLED) return 0;
-  if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)) return 0;
-  snapshot(mode, c->present);
+  if (is_quiet(mode, c))
+    snapshot_quietly(c);
+  else if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c))
+    return 0;
+  else
+    snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])
       to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->present[i]};
@@ -183,13 +217,9 @@ u32 apic_after_reset(const struct cpu *c, struct wire_register *to) {
   return n;
 }
 
-static u32 any(const u32 *words) {
-  return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
-}
-
 /* The first write brings errors into the ESR that no read has shown so far, the second clears them. */
-void apic_clear_errors(void) {
-  u8 mode = mode_now();
+void apic_clear_errors(const struct cpu *c) {
+  u8 mode = c->mode;
   if (mode == MODE_DISABLED) return;
   write(mode, ESR, 0);
   write(mode, ESR, 0);
@@ -197,22 +227,21 @@ void apic_clear_errors(void) {
 
 /* Called after apic_changes found something. The LDR follows the mode; the rest is written back. */
 int apic_restore(struct cpu *c) {
-  u8 mode = mode_now();
-  if (mode != c->expected_mode && !apic_set_mode(c->expected_mode)) return 0;
-  mode = c->expected_mode;
+  u8 mode = c->expected_mode;
+  if (!apic_set_mode(c, mode)) return 0;
   if (mode == MODE_DISABLED) return 1;
   write(mode, TIMER_INITIAL_COUNT, 0);
   write(mode, SVR, SVR_ENABLED);
   write(mode, 0x08, 0);
   for (u32 round = 0; round < 8 * VECTORS_PER_WORD; round++) {
     snapshot(mode, c->present);
-    if (any(c->present + 3)) apic_eoi();
-    if (any(c->present + 19)) apic_drain();
-    if (!any(c->present + 3) && !any(c->present + 19)) break;
+    if (any(c->present + FIRST_ISR)) apic_eoi();
+    if (any(c->present + FIRST_IRR)) apic_drain();
+    if (!any(c->present + FIRST_ISR) && !any(c->present + FIRST_IRR)) break;
   }
   for (u32 i = FIRST_LVT; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i]) write(mode, watched[i], c->baseline[i]);
-  apic_clear_errors();
+  apic_clear_errors(c);
   snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i]) return 0;

@@ -6,7 +6,7 @@
 #include "cpu.h"
 
 void apic_init(struct cpu *c);
-int apic_set_mode(u8 mode);
+int apic_set_mode(struct cpu *c, u8 mode);
 void apic_eoi(void);
 void apic_raise(u8 vector);
 /* WRMSR of the ICR, or its two halves in xAPIC mode: physical destination. */
@@ -27,7 +27,7 @@ u32 apic_after_reset(const struct cpu *c, struct wire_register *to);
 void apic_restart(u32 vcpu);
 extern struct cpu *volatile restarting;
 /* Errors leave the ESR; apic_restore does it too. */
-void apic_clear_errors(void);
+void apic_clear_errors(const struct cpu *c);
 /* 0 where the baseline could not be reached. */
 int apic_restore(struct cpu *c);
 

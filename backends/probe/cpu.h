@@ -44,6 +44,7 @@ struct cpu {
   u32 index;
   struct cpu *self;
   u64 emitted_stack; /* RSP where emitted code was called */
+  u64 host_stack;    /* what the VMCS holds as host RSP */
 
   u32 apic_id;
   const struct wire_case *record;
@@ -51,10 +52,11 @@ struct cpu {
   const struct wire_op *ops; /* of the main stream */
   struct layout layout;
   u8 *handler[MAX_HANDLERS]; /* emitted code, in the block's order */
-  u8 expected_mode;
+  u8 expected_mode, mode; /* of the local APIC: what cases of this mode want, what it was last seen in */
   u8 shared_pages; /* the case was given a page that all share */
   u8 uncounted_cmci;   /* see apic_mask_uncounted */
   u8 vmcs_written;     /* an earlier case was at level vmx */
+  u8 launched;         /* and a VM entry succeeded: VMRESUME is next */
   u8 bitmap_rewritten; /* a VMM step changed the MSR bitmap */
   u32 image_fill, image_value; /* what lies under the words of `image` */
   u32 status; /* at the end of the case: RVI, SVI << 8 */
@@ -64,6 +66,7 @@ struct cpu {
   u32 baseline[APIC_WATCHED];
   u32 present[APIC_WATCHED];
   u32 at_reset[APIC_WATCHED];
+  u32 taken[8]; /* vectors of interrupts that came in root operation, since the case began */
   u32 base_at_reset; /* IA32_APIC_BASE[31:0] */
   u8 reports_reset;  /* the case asks for the registers after reset */
   u64 gdt[8];
@@ -78,6 +81,7 @@ _Static_assert(offsetof(struct cpu, log_end) == CPU_LOG_END, "cpu.h");
 _Static_assert(offsetof(struct cpu, log_value) == CPU_LOG_VALUE, "cpu.h");
 _Static_assert(offsetof(struct cpu, deliveries) == CPU_DELIVERIES, "cpu.h");
 _Static_assert(offsetof(struct cpu, self) == CPU_SELF, "cpu.h");
+_Static_assert(offsetof(struct cpu, host_stack) == CPU_HOST_STACK, "cpu.h");
 _Static_assert(offsetof(struct cpu, emitted_stack) == CPU_EMITTED_STACK, "cpu.h");
 _Static_assert(sizeof(struct wire_event) == EVENT_BYTES, "cpu.h");
 

@@ -55,12 +55,12 @@ vm_enter:
     pushq %r14
     pushq %r15
     pushq %rdi
+    cmpq %rsp, CPU_HOST_STACK(%rdi)
+    je 1f
+    movq %rsp, CPU_HOST_STACK(%rdi)
     movl $0x6c14, %eax                  # host RSP
     vmwrite %rsp, %rax
-    movl $0x6c16, %eax                  # host RIP
-    leaq vm_exit(%rip), %rdx
-    vmwrite %rdx, %rax
-    testl %esi, %esi
+1:  testl %esi, %esi
     movq CPU_RAX(%rdi), %rax
     movq CPU_RCX(%rdi), %rcx
     movq CPU_RDX(%rdi), %rdx
@@ -85,6 +85,7 @@ vm_enter:
     cmovzl %edx, %eax
     jmp 3f
 
+    .globl vm_exit
 vm_exit:
     pushq %rdi
     movq 8(%rsp), %rdi

@@ -95,7 +95,7 @@ static void meet(u32 count) {
 
 static u32 run_case(struct cpu *c, const struct wire_case *record) {
   u32 vcpus = record->vcpus;
-  int mode_reached = apic_set_mode(record->mode);
+  int mode_reached = apic_set_mode(c, record->mode);
   if (!mode_reached) dirty = 2;
   if (mode_reached && c->expected_mode != record->mode) {
     c->expected_mode = record->mode;
@@ -116,7 +116,7 @@ static void clean_up(struct cpu *c) {
   unblock_nmis();
   if (c->block->guest & GUEST_INIT) dirty = 1; /* outside VMX operation now */
   if (!c->registers)
-    apic_clear_errors();
+    apic_clear_errors(c);
   else if (!apic_restore(c))
     dirty = 1;
   apic_mask_uncounted(c);

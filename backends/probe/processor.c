@@ -35,6 +35,7 @@ void host_trap(struct trap_frame *f);
 void host_trap(struct trap_frame *f) {
   const struct exception_entry *e;
   if (f->vector >= 16) {
+    this_cpu()->taken[f->vector / 32 & 7] |= 1u << f->vector % 32;
     apic_eoi();
     return;
   }

@@ -1,5 +1,6 @@
 #include "vmcs.h"
 #include "descriptor.h"
+#include "fields.h"
 #include "machine.h"
 #include "page.h"
 #include "vmx.h"
@@ -13,6 +14,7 @@
 #define MSR_AREA 1024 /* bytes for each of the three lists */
 
 u64 guard_ticks;
+extern u8 vm_exit[];
 
 static struct {
   u32 pin, primary, exit, entry; /* bits that must be 1 */
@@ -40,26 +42,28 @@ void vmcs_init(void) {
 static void write_host_state(const struct cpu *c) {
   u64 cr0, cr3, cr4;
   asm volatile("mov %%cr0, %0; mov %%cr3, %1; mov %%cr4, %2" : "=r"(cr0), "=r"(cr3), "=r"(cr4));
-  for (u32 i = 0; i < 6; i++) vmwrite(FIELD_HOST_SELECTOR + 2 * i, i == 1 ? SELECTOR_CODE : SELECTOR_DATA);
-  vmwrite(FIELD_HOST_SELECTOR + 12, SELECTOR_TSS);
-  vmwrite(FIELD_HOST_CR0, cr0);
-  vmwrite(FIELD_HOST_CR3, cr3);
-  vmwrite(FIELD_HOST_CR4, cr4);
-  vmwrite(FIELD_HOST_FS_BASE, 0);
-  vmwrite(FIELD_HOST_GS_BASE, (u64)c);
-  vmwrite(FIELD_HOST_TR_BASE, (u64)c->tss);
-  vmwrite(FIELD_HOST_GDTR_BASE, (u64)c->gdt);
-  vmwrite(FIELD_HOST_IDTR_BASE, (u64)host_idt);
-  vmwrite(FIELD_HOST_SYSENTER_CS, 0);
-  vmwrite(FIELD_HOST_SYSENTER_ESP, 0);
-  vmwrite(FIELD_HOST_SYSENTER_EIP, 0);
-  vmwrite(FIELD_GUEST_CR0, cr0);
-  vmwrite(FIELD_GUEST_CR3, cr3);
-  vmwrite(FIELD_GUEST_CR4, cr4);
-  vmwrite(FIELD_CR0_MASK, 0);
-  vmwrite(FIELD_CR4_MASK, 0);
-  vmwrite(FIELD_CR0_SHADOW, 0);
-  vmwrite(FIELD_CR4_SHADOW, 0);
+  for (u32 i = 0; i < 6; i++)
+    field_set(c, FIELD_HOST_SELECTOR + 2 * i, i == 1 ? SELECTOR_CODE : SELECTOR_DATA);
+  field_set(c, FIELD_HOST_SELECTOR + 12, SELECTOR_TSS);
+  field_set(c, FIELD_HOST_CR0, cr0);
+  field_set(c, FIELD_HOST_CR3, cr3);
+  field_set(c, FIELD_HOST_CR4, cr4);
+  field_set(c, FIELD_HOST_FS_BASE, 0);
+  field_set(c, FIELD_HOST_GS_BASE, (u64)c);
+  field_set(c, FIELD_HOST_TR_BASE, (u64)c->tss);
+  field_set(c, FIELD_HOST_GDTR_BASE, (u64)c->gdt);
+  field_set(c, FIELD_HOST_IDTR_BASE, (u64)host_idt);
+  field_set(c, FIELD_HOST_RIP, (u64)vm_exit);
+  field_set(c, FIELD_HOST_SYSENTER_CS, 0);
+  field_set(c, FIELD_HOST_SYSENTER_ESP, 0);
+  field_set(c, FIELD_HOST_SYSENTER_EIP, 0);
+  field_set(c, FIELD_GUEST_CR0, cr0);
+  field_set(c, FIELD_GUEST_CR3, cr3);
+  field_set(c, FIELD_GUEST_CR4, cr4);
+  field_set(c, FIELD_CR0_MASK, 0);
+  field_set(c, FIELD_CR4_MASK, 0);
+  field_set(c, FIELD_CR0_SHADOW, 0);
+  field_set(c, FIELD_CR4_SHADOW, 0);
 }
 
 static u64 segment_selector(const struct cpu *c, u32 segment) {
@@ -81,31 +85,32 @@ static u64 segment_rights(const struct cpu *c, u32 segment) {
 /* ES CS SS DS FS GS LDTR TR, GDTR, IDTR and what else no guest here changes but by going to CPL 3. */
 static void write_segments(const struct cpu *c) {
   for (u32 i = 0; i < 8; i++) {
-    vmwrite(FIELD_GUEST_SELECTOR + 2 * i, segment_selector(c, i));
-    vmwrite(FIELD_GUEST_ACCESS_RIGHTS + 2 * i, segment_rights(c, i));
-    vmwrite(FIELD_GUEST_LIMIT + 2 * i, i == 7 ? 0x67 : i == 6 ? 0 : 0xffffffff);
-    vmwrite(FIELD_GUEST_BASE + 2 * i, i == 5 ? (u64)c : i == 7 ? (u64)c->tss : 0);
+    field_set(c, FIELD_GUEST_SELECTOR + 2 * i, segment_selector(c, i));
+    field_set(c, FIELD_GUEST_ACCESS_RIGHTS + 2 * i, segment_rights(c, i));
+    field_set(c, FIELD_GUEST_LIMIT + 2 * i, i == 7 ? 0x67 : i == 6 ? 0 : 0xffffffff);
+    field_set(c, FIELD_GUEST_BASE + 2 * i, i == 5 ? (u64)c : i == 7 ? (u64)c->tss : 0);
   }
-  vmwrite(FIELD_GUEST_LIMIT + 16, sizeof(c->gdt) - 1);
-  vmwrite(FIELD_GUEST_BASE + 16, (u64)c->gdt);
-  vmwrite(FIELD_GUEST_LIMIT + 18, PAGE - 1);
-  vmwrite(FIELD_GUEST_BASE + 18, (u64)guest_idt);
-  vmwrite(FIELD_GUEST_DR7, 0x400);
-  vmwrite(FIELD_GUEST_SYSENTER_CS, 0);
-  vmwrite(FIELD_GUEST_SYSENTER_ESP, 0);
-  vmwrite(FIELD_GUEST_SYSENTER_EIP, 0);
-  vmwrite(FIELD_VMCS_LINK_POINTER, ~0ul);
+  field_set(c, FIELD_GUEST_LIMIT + 16, sizeof(c->gdt) - 1);
+  field_set(c, FIELD_GUEST_BASE + 16, (u64)c->gdt);
+  field_set(c, FIELD_GUEST_LIMIT + 18, PAGE - 1);
+  field_set(c, FIELD_GUEST_BASE + 18, (u64)guest_idt);
+  field_set(c, FIELD_GUEST_DR7, 0x400);
+  field_set(c, FIELD_GUEST_SYSENTER_CS, 0);
+  field_set(c, FIELD_GUEST_SYSENTER_ESP, 0);
+  field_set(c, FIELD_GUEST_SYSENTER_EIP, 0);
+  field_set(c, FIELD_VMCS_LINK_POINTER, ~0ul);
 }
 
 static void write_guest_state(const struct cpu *c) {
   u8 guest = c->block->guest;
-  vmwrite(FIELD_GUEST_RSP, (u64)c->stack + STACK_ROOM);
-  vmwrite(FIELD_GUEST_RIP, (u64)c->layout.base);
-  vmwrite(FIELD_GUEST_RFLAGS, 2u | (guest & GUEST_IF ? RFLAGS_IF : 0) | (guest & GUEST_TF ? RFLAGS_TF : 0));
-  vmwrite(FIELD_GUEST_INTERRUPTIBILITY_STATE, 0);
-  vmwrite(FIELD_GUEST_ACTIVITY_STATE, 0);
-  vmwrite(FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-  vmwrite(FIELD_IA32_DEBUGCTL, 0);
+  field_set(c, FIELD_GUEST_RSP, (u64)c->stack + STACK_ROOM);
+  field_set(c, FIELD_GUEST_RIP, (u64)c->layout.base);
+  field_set(c, FIELD_GUEST_RFLAGS,
+            2u | (guest & GUEST_IF ? RFLAGS_IF : 0) | (guest & GUEST_TF ? RFLAGS_TF : 0));
+  field_set(c, FIELD_GUEST_INTERRUPTIBILITY_STATE, 0);
+  field_set(c, FIELD_GUEST_ACTIVITY_STATE, 0);
+  field_set(c, FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+  field_set(c, FIELD_IA32_DEBUGCTL, 0);
 }
 
 /* The address that belongs into a field on this processor. */
@@ -166,14 +171,15 @@ static void write_controls(const struct cpu *c) {
                                   FIELD_PID_POINTER_TABLE_ADDRESS, FIELD_VM_ENTRY_MSR_LOAD_ADDRESS,
                                   FIELD_VM_EXIT_MSR_STORE_ADDRESS, FIELD_VM_EXIT_MSR_LOAD_ADDRESS};
   for (u32 i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
-    if (vmcs_has(zero[i])) vmwrite(zero[i], 0);
+    if (vmcs_has(zero[i])) field_set(c, zero[i], 0);
   for (u32 i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
-    if (vmcs_has(addresses[i])) vmwrite(addresses[i], own_page(c, addresses[i]));
-  if (vmcs_has(FIELD_LAST_PID_POINTER_INDEX)) vmwrite(FIELD_LAST_PID_POINTER_INDEX, c->record->vcpus - 1u);
-  vmwrite(FIELD_PIN_BASED_CONTROLS, capability.pin);
-  vmwrite(FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, capability.primary);
-  vmwrite(FIELD_VM_EXIT_CONTROLS, capability.exit | EXIT_HOST_ADDRESS_SPACE_SIZE);
-  vmwrite(FIELD_VM_ENTRY_CONTROLS, capability.entry | ENTRY_IA_32E_MODE_GUEST);
+    if (vmcs_has(addresses[i])) field_set(c, addresses[i], own_page(c, addresses[i]));
+  if (vmcs_has(FIELD_LAST_PID_POINTER_INDEX))
+    field_set(c, FIELD_LAST_PID_POINTER_INDEX, c->record->vcpus - 1u);
+  field_set(c, FIELD_PIN_BASED_CONTROLS, capability.pin);
+  field_set(c, FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, capability.primary);
+  field_set(c, FIELD_VM_EXIT_CONTROLS, capability.exit | EXIT_HOST_ADDRESS_SPACE_SIZE);
+  field_set(c, FIELD_VM_ENTRY_CONTROLS, capability.entry | ENTRY_IA_32E_MODE_GUEST);
 }
 
 static u32 must_be_one(u32 field) {
@@ -187,12 +193,12 @@ static u32 must_be_one(u32 field) {
 }
 
 /* The guard against guests that do not return, where the case leaves the timer free. */
-void vmcs_arm_guard(void) {
+void vmcs_arm_guard(const struct cpu *c) {
   u32 timer = PIN_ACTIVATE_VMX_PREEMPTION_TIMER;
-  u64 pin = vmread(FIELD_PIN_BASED_CONTROLS);
+  u64 pin = field_get(c, FIELD_PIN_BASED_CONTROLS);
   if (!guard_ticks || !(capability.pin_allowed & timer) || pin & timer) return;
-  vmwrite(FIELD_PIN_BASED_CONTROLS, pin | timer);
-  vmwrite(FIELD_VMX_PREEMPTION_TIMER_VALUE, guard_ticks >> capability.timer_rate);
+  field_set(c, FIELD_PIN_BASED_CONTROLS, pin | timer);
+  field_set(c, FIELD_VMX_PREEMPTION_TIMER_VALUE, guard_ticks >> capability.timer_rate);
 }
 
 void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value) {
@@ -209,7 +215,7 @@ void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value) {
   }
   switch (how & 0xff) {
     case HOW_CONTROL: value |= must_be_one(what); break;
-    case HOW_FLIP: value = vmread(what) ^ 1ul << value; break;
+    case HOW_FLIP: value = field_get(c, what) ^ 1ul << value; break;
     case HOW_OWN: value += own_page(c, what); break;
     case HOW_OF_VCPU: value += own_page(&cpus[(how >> 8) % MAX_CPUS], what); break;
     case HOW_STALE:
@@ -220,18 +226,20 @@ void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value) {
       value += (u64)apic_access_page;
       c->shared_pages = 1;
       break;
-    case HOW_LOW_BYTE: value |= vmread(what) & ~0xfful; break;
-    case HOW_HIGH_BYTE: value = value << 8 | (vmread(what) & 0xff); break;
+    case HOW_LOW_BYTE: value |= field_get(c, what) & ~0xfful; break;
+    case HOW_HIGH_BYTE: value = value << 8 | (field_get(c, what) & 0xff); break;
     case HOW_BEYOND: value = own_page(c, what) | capability.beyond; break;
   }
-  if (vmcs_has(what)) vmwrite(what, value);
+  if (vmcs_has(what)) field_set(c, what, value);
 }
 
 void vmcs_prepare(struct cpu *c) {
-  asm volatile("vmclear %0; vmptrld %0" ::"m"(c->vmcs) : "cc", "memory");
+  if (!c->vmcs_written) {
+    asm volatile("vmclear %0; vmptrld %0" ::"m"(c->vmcs) : "cc", "memory");
+    write_host_state(c);
+  }
   descriptor_prepare(c);
-  if (!c->vmcs_written) write_host_state(c);
-  if (!c->vmcs_written || vmread(FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
+  if (!c->vmcs_written || field_get(c, FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
   write_guest_state(c);
   write_controls(c);
   c->vmcs_written = 1;

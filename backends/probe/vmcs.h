@@ -8,10 +8,10 @@
 extern u64 guard_ticks;
 
 void vmcs_init(void);
-/* Makes the processor's VMCS current and writes the base. */
+/* Makes the processor's VMCS current, once, and sets the base. */
 void vmcs_prepare(struct cpu *c);
 void vmcs_write_item(struct cpu *c, u32 what, u32 how, u64 value);
-void vmcs_arm_guard(void);
+void vmcs_arm_guard(const struct cpu *c);
 /* Whether a field that comes with a control is there; writing one that is not is an error that some
  * machines log at length. */
 int vmcs_has(u32 field);

@@ -1,5 +1,6 @@
 #include "vmm.h"
 #include "apic.h"
+#include "fields.h"
 #include "guest.h"
 #include "machine.h"
 #include "page.h"
@@ -22,13 +23,14 @@ int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire
   c->log_end = c->log_base + LOG_ROOM;
   c->log_value = log_value;
   c->deliveries = 0;
+  memset(c->taken, 0, sizeof(c->taken));
   c->shared_pages = 0;
   if (!guest_emit(c)) return 0;
   pages_set(c, before, b);
   if (record->level != LEVEL_VMX) return 1;
   vmcs_prepare(c);
   for (u32 i = 0; i < b->items; i++) vmcs_write_item(c, items[i].what, items[i].how, items[i].value);
-  vmcs_arm_guard();
+  vmcs_arm_guard(c);
   return 1;
 }
 
@@ -47,16 +49,16 @@ static void note_physical_values(struct cpu *c) {
   }
 }
 
-static void set_guest_interrupt_flag(u64 value) {
-  u64 flags = vmread(FIELD_GUEST_RFLAGS) & ~(u64)RFLAGS_IF;
-  vmwrite(FIELD_GUEST_RFLAGS, flags | (value ? RFLAGS_IF : 0));
+static void set_guest_interrupt_flag(const struct cpu *c, u64 value) {
+  u64 flags = field_get(c, FIELD_GUEST_RFLAGS) & ~(u64)RFLAGS_IF;
+  field_set(c, FIELD_GUEST_RFLAGS, flags | (value ? RFLAGS_IF : 0));
 }
 
 static void perform(struct cpu *c, const struct wire_op *op) {
   switch (op->op) {
     case OP_ITEM:
       vmcs_write_item(c, op->arg, op->flags, op->value);
-      vmcs_arm_guard();
+      vmcs_arm_guard(c);
       break;
     case OP_WORD: ((u32 *)c->page)[op->arg % PAGE / 4] = (u32)op->value; break;
     case OP_BITMAP_CLEAR:
@@ -66,7 +68,7 @@ static void perform(struct cpu *c, const struct wire_op *op) {
     case OP_BITMAP_SET: bitmap_set(c, (u32)op->value, (u32)(op->value >> 32), op->arg, 1); break;
     case OP_RAISE: apic_raise((u8)op->arg); break;
     case OP_SEND_IPI_VMM: apic_send(cpus[op->arg % MAX_CPUS].apic_id, (u8)op->value); break;
-    case OP_INTERRUPT_FLAG: set_guest_interrupt_flag(op->value); break;
+    case OP_INTERRUPT_FLAG: set_guest_interrupt_flag(c, op->value); break;
     case OP_PID_BIT_VMM: {
       u8 *word = cpus[op->arg % MAX_CPUS].descriptor + (u32)op->value / 32 % 16 * 4;
       asm volatile("lock orl %1, %0" : "+m"(*(u32 *)word) : "r"(1u << (u32)op->value % 32));
@@ -117,15 +119,18 @@ static void log_exit(struct cpu *c, u32 reason, struct position p) {
   e->rdx = c->rdx;
 }
 
-static void take_external_interrupt(void) {
-  if (vmread(FIELD_VM_EXIT_CONTROLS) & EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT)
+static void take_external_interrupt(struct cpu *c) {
+  if (field_get(c, FIELD_VM_EXIT_CONTROLS) & EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT) {
+    u32 vector = (u32)vmread(FIELD_VM_EXIT_INTERRUPTION_INFORMATION) & 0xff;
+    c->taken[vector / 32] |= 1u << vector % 32;
     apic_eoi();
-  else
+  } else {
     apic_drain();
+  }
 }
 
 /* Follows from the reason alone; 0 where the case ends. */
-static int react(u32 reason) {
+static int react(struct cpu *c, u32 reason) {
   u64 rip = vmread(FIELD_GUEST_RIP), primary;
   switch (reason) {
     case REASON_CPUID:
@@ -134,17 +139,17 @@ static int react(u32 reason) {
     case REASON_CONTROL_REGISTER_ACCESS:
     case REASON_RDMSR:
     case REASON_WRMSR:
-      vmwrite(FIELD_GUEST_RIP, rip + vmread(FIELD_VM_EXIT_INSTRUCTION_LENGTH));
-      vmwrite(FIELD_GUEST_INTERRUPTIBILITY_STATE, vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE) & ~3ul);
+      field_set(c, FIELD_GUEST_RIP, rip + vmread(FIELD_VM_EXIT_INSTRUCTION_LENGTH));
+      field_set(c, FIELD_GUEST_INTERRUPTIBILITY_STATE, vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE) & ~3ul);
       return 1;
     case REASON_VIRTUALIZED_EOI:
     case REASON_APIC_WRITE: return 1;
-    case REASON_TPR_BELOW_THRESHOLD: vmwrite(FIELD_TPR_THRESHOLD, 0); return 1;
+    case REASON_TPR_BELOW_THRESHOLD: field_set(c, FIELD_TPR_THRESHOLD, 0); return 1;
     case REASON_INTERRUPT_WINDOW:
-      primary = vmread(FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS);
-      vmwrite(FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, primary & ~(u64)PRIMARY_INTERRUPT_WINDOW_EXITING);
+      primary = field_get(c, FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS);
+      field_set(c, FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, primary & ~(u64)PRIMARY_INTERRUPT_WINDOW_EXITING);
       return 1;
-    case REASON_EXTERNAL_INTERRUPT: take_external_interrupt(); return 1;
+    case REASON_EXTERNAL_INTERRUPT: take_external_interrupt(c); return 1;
   }
   return 0;
 }
@@ -165,14 +170,17 @@ static void enter_and_exit(struct cpu *c) {
   c->r12 = SELECTOR_DATA;
   c->r15 = (u64)c;
   for (int exits = 0; exits < MAX_EXITS; exits++) {
-    int failed = vm_enter(c, exits > 0);
     u32 reason, after;
     struct position p;
+    int failed;
+    fields_write(c);
+    failed = vm_enter(c, c->launched);
     if (failed) {
       log_entry(c, (u64)failed);
       return;
     }
     reason = (u32)vmread(FIELD_EXIT_REASON);
+    if (!(reason & REASON_ENTRY_FAILURE)) c->launched = 1;
     p = guest_locate(c, vmread(FIELD_GUEST_RIP), c->r14);
     if (reason == REASON_VMCALL && p.at & AT_END && p.slot == c->layout.steps) {
       guest_log_end(c);
@@ -180,12 +188,12 @@ static void enter_and_exit(struct cpu *c) {
     }
     log_exit(c, reason, p);
     if (p.at & (AT_OTHER | AT_HANDLER) || in_handler(c, p)) {
-      if (!react(reason)) return;
+      if (!react(c, reason)) return;
       continue;
     }
     after = op_after_exit(c, reason, p);
     if (after < next) after = next; /* VMM steps before it have been performed */
-    if (after >= c->block->ops || !react(reason)) return;
+    if (after >= c->block->ops || !react(c, reason)) return;
     next = perform_from(c, after);
   }
 }
@@ -200,5 +208,6 @@ void vmm_run(struct cpu *c) {
   enter_and_exit(c);
   if (vmcs_has(FIELD_GUEST_INTERRUPT_STATUS)) c->status = (u32)vmread(FIELD_GUEST_INTERRUPT_STATUS);
   c->activity = (u16)vmread(FIELD_GUEST_ACTIVITY_STATE);
+  field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, c->activity);
   c->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
 }
