@@ -150,6 +150,23 @@ def test_secondary_controls_that_do_nothing() -> None:
         assert rule not in broken(sound("all.controls.secondary=[]", NO_POSTING))
 
 
+def test_a_guest_in_xapic_mode_is_a_question() -> None:
+    xapic = "all.controls.secondary=[virtualize-apic-accesses, apic-register-virtualization]"
+    text = sound(xapic, NO_POSTING)
+    assert "controls.no-msr-virtualization-without-x2apic" in asked(text)
+    assert "controls.no-msr-virtualization-without-x2apic" not in broken(text)
+
+
+def test_content_of_a_register_that_exits_is_the_vmm_s_own_affair() -> None:
+    exits = "all.msr-bitmap.read=all"
+    for content in ("vcpus.0.apic-id=1", "all.virtual-apic-page.0x310=1", "all.virtual-apic-page.0x34=1"):
+        assert set(broken(sound(exits, content))) == {"bitmap.before-apic-virtualization"}
+        [finding] = [
+            each.finding for each in found(sound(NO_MSR_BITMAP, content)) if not each.finding.is_open
+        ]
+        assert finding.provided == "Supposed: RDMSR does not exit. The dump lacks the MSR bitmap."
+
+
 def test_eoi_and_self_ipi_without_virtual_interrupt_delivery() -> None:
     through = sound(REGISTERS_ONLY, NO_POSTING)
     assert {"eoi.physical-without-delivery", "self-ipi.physical-without-delivery"} == set(broken(through))
@@ -180,6 +197,7 @@ def test_what_depends_on_an_unknown_bitmap_is_a_question() -> None:
         "ipi.icr-physical-without-ipi-virtualization",
         "rdmsr.any-msr-of-the-range",
         "rdmsr.current-count-from-page",
+        "mode.apic-base-never-virtualized",
     }
 
 

@@ -11,7 +11,7 @@ from audits import DUMPS, mistakes, sound
 
 from runner.auditing import yaml_dump
 from runner.auditing.dump import InvalidDump, load, parse
-from runner.auditing.state import Dump, VcpuState
+from runner.auditing.state import Dump, Read, VcpuState
 from runner.vmx import CONTROL_FIELDS, FIELDS_BY_NAME, Field
 
 LINUX = (DUMPS / "linux-6.dmesg").read_text("utf-8")
@@ -154,6 +154,7 @@ def test_a_dump_without_its_beginning() -> None:
         ("vcpus: {0: {fields: {tpr-threshold: not-set}}}", "1:37: `not-set`; wanted a number of 32 bits"),
         ("vcpus: {0: {msr-bitmap: {read: none}}}", "1:25: `write` is missing: Which WRMSRs exit"),
         ("vcpus: {0: {reads: {APCID: 0}}}", "1:21: `APCID` is no x2APIC register; did you mean 'APICID'?"),
+        ("vcpus: {0: {reads: {APICID: 0, 0x802: 1}}}", "1:32: `0x802` and `APICID` are one MSR; keep one"),
         ("vcpus: {0: {reads: {0x900: 0}}}", "1:21: unknown key `0x900`"),
         ("vcpus: {0: {virtual-apic-page: {APICID: 0, 0x20: 0}}}", "1:44: `0x20` and `APICID` are one word"),
         ("vcpus: {0: {apic-id: $id}}", "1:22: `$id`: nothing varies in a dump"),
@@ -180,6 +181,11 @@ def test_all_lies_under_each_virtual_processor() -> None:
         0x11000,
     )
     assert (one.page.word(0x20), one.page.word(0x30), one.page.word(0x40)) == (1, 0x60015, 0)
+
+
+def test_a_read_of_one_replaces_that_of_all() -> None:
+    [state] = dumped("all: {reads: {APICID: 5, TPR: 6}}\nvcpus: {0: {reads: {0x802: 7}}}").vcpus
+    assert state.reads == (Read(0x802, 7), Read(0x808, 6))
 
 
 def test_what_is_left_out_is_not_known() -> None:

@@ -48,6 +48,15 @@ def test_the_command_line() -> None:
     assert "expected one argument" in wrong.stderr
 
 
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    command = (sys.executable, "-m", "runner", "explain", *FIRST_QUESTION)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == b""
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -73,6 +82,27 @@ def test_the_first_question(explain: Explain, line: tuple[str, ...]) -> None:
         "virtual processor 1, step 2, RDMSR APICID (802H): value 9C401C39_9C401C39H",
     ):
         assert said in text, said
+
+
+def test_what_happens_comes_before_why(explain: Explain) -> None:
+    _, text = explain(*FIRST_QUESTION)
+    places = [
+        text.index(said)
+        for said in ("What happens", "(EAX 2621447225 in decimal)", "Why", "The rules in full")
+    ]
+    assert places == sorted(places)
+    assert "the guest reads whatever lies there. Each virtual processor needs a page of its own." in text
+
+
+def test_virtual_processors_that_fare_alike_are_told_of_once(explain: Explain) -> None:
+    _, text = explain(*FIRST_QUESTION)
+    alike = (
+        "Virtual processor 0, step 1: RDMSR APICID (802H) Virtual processor 1, step 2: RDMSR APICID (802H)"
+    )
+    assert alike in text
+    assert text.count("RDMSR 802H gives the 8 bytes") == 1
+    _, text = explain("specs/vmx/many-processors/own-pages.yaml::own-pages-own-ids")
+    assert text.count("RDMSR 802H gives the 8 bytes") == 2
 
 
 def test_a_page_that_was_set_is_not_called_unprepared(explain: Explain) -> None:

@@ -38,6 +38,14 @@ def _next(says: str, *rules: str, fix: str, is_open: bool = False) -> Finding:
     return Finding(Rank.NEXT, says, rules, fix, is_open=is_open)
 
 
+def _of_read(audited: Audited, says: str, *rules: str, fix: str) -> Finding:
+    """Return a finding that matters where RDMSR does not exit."""
+    supposed = (
+        "Supposed: RDMSR does not exit. The dump lacks the MSR bitmap." if audited.bitmap_is_open else ""
+    )
+    return Finding(Rank.NEXT, says, rules, fix, supposed)
+
+
 def _no_address(audited: Audited) -> Iterator[Finding]:
     state = audited.state
     if state.is_1(PrimaryControls.USE_TPR_SHADOW) is not False and state.lacks_address(ADDRESS):
@@ -106,6 +114,7 @@ def _inactive(audited: Audited) -> Iterator[Finding]:
             "controls.no-msr-virtualization-without-x2apic",
             fix="For a guest in x2APIC mode make bit 4 of the secondary controls 1, and virtualize APIC"
             " accesses (bit 0) 0; for one in xAPIC mode this is right.",
+            is_open=bool(secondary & SecondaryControls.VIRTUALIZE_APIC_ACCESSES),
         )
     if state.is_1(PrimaryControls.USE_MSR_BITMAPS) is False:
         yield _next(
@@ -117,7 +126,7 @@ def _inactive(audited: Audited) -> Iterator[Finding]:
 
 
 def _own_id(audited: Audited, others: Sequence[Audited]) -> Iterator[Finding]:
-    if not can(audited.through.reads.get(APICID, ()), Reach.PAGE) or audited.state.lacks_address(ADDRESS):
+    if not can(audited.accesses.reads.get(APICID, ()), Reach.PAGE) or audited.state.lacks_address(ADDRESS):
         return
     offset, own = page_offset(APICID), audited.state.apic_id
     held = audited.state.page.word(offset)
@@ -130,13 +139,15 @@ def _own_id(audited: Audited, others: Sequence[Audited]) -> Iterator[Finding]:
             is_open=True,
         )
     elif own is not None and held != own:
-        yield _next(
+        yield _of_read(
+            audited,
             f"The page has {hexadecimal(held)} at 020H, and this virtual processor's APIC ID is {own:X}H.",
             "rdmsr.id-as-stored",
             fix=f"Store {own:X}H at offset 020H, 32 bits (the xAPIC's bits 31:24 are not the place).",
         )
     elif own is None and sum(other.state.page.word(offset) == held for other in others) > 1:
-        yield _next(
+        yield _of_read(
+            audited,
             f"More than one virtual processor has {hexadecimal(held)} at 020H of its page: an APIC ID is"
             " there once.",
             "rdmsr.id-as-stored",
@@ -146,8 +157,9 @@ def _own_id(audited: Audited, others: Sequence[Audited]) -> Iterator[Finding]:
 
 def _icr(audited: Audited) -> Iterator[Finding]:
     high, low = audited.state.page.word(VICR + 4), audited.state.page.word(VICR + 0x10)
-    if low and high == 0 and can(audited.through.reads.get(ICR, ()), Reach.PAGE):
-        yield _next(
+    if low and high == 0 and can(audited.accesses.reads.get(ICR, ()), Reach.PAGE):
+        yield _of_read(
+            audited,
             f"The page has {hexadecimal(low)} at 310H and 0 at 304H: the guest reads the ICR as the 8"
             " bytes from 300H on, so the destination is lost.",
             "rdmsr.icr-from-eight-bytes",
@@ -167,7 +179,8 @@ def _upper_halves(audited: Audited) -> Iterator[Finding]:
     ]
     if bad:
         places = ", ".join(f"{offset:03X}H" for offset in bad[:6]) + (" and more" if len(bad) > 6 else "")
-        yield _next(
+        yield _of_read(
+            audited,
             f"The page is not 0 at {places}: a guest that reads the register before it gets these bytes"
             " in EDX, which a real APIC leaves 0.",
             "rdmsr.upper-half-from-page",

@@ -181,11 +181,13 @@ def _current_count(audited: Audited) -> Iterator[Finding]:
 
 def _apic_base(audited: Audited) -> Iterator[Finding]:
     bitmap, uses = audited.state.msr_bitmap, audited.state.is_1(PrimaryControls.USE_MSR_BITMAPS)
-    if bitmap and uses and not bitmap.bit(APIC_BASE, Access.WRITE):
-        yield Finding(
-            Rank.NEXT,
+    if uses and not (bitmap and bitmap.bit(APIC_BASE, Access.WRITE)):
+        yield _found(
+            audited,
             "WRMSR of IA32_APIC_BASE (1BH) does not exit: the guest changes the mode of the physical APIC.",
-            ("mode.apic-base-never-virtualized",),
-            "Set the write bit of 1BH in the MSR bitmap, and the read bit if the guest's mode is not the"
-            " host's.",
+            "WRMSR of IA32_APIC_BASE (1BH) changes the mode of the physical APIC unless its write bit is"
+            " 1; the dump has no MSR bitmap.",
+            "mode.apic-base-never-virtualized",
+            fix="Set the write bit of 1BH in the MSR bitmap, and the read bit if the guest's mode is not"
+            " the host's.",
         )

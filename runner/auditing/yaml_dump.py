@@ -105,13 +105,19 @@ def _page(layers: Layers, notes: Notes) -> KnownPage:
 
 
 def _reads(layers: Layers, notes: Notes) -> Iterator[Read]:
+    values: dict[int, int] = {}
     for level in layers.levels:
+        spelled: dict[int, str] = {}
         for key, node in level.nodes.items():
             if key[0].isalpha() and key not in REGISTERS_BY_NAME:
                 near = did_you_mean(key, REGISTERS_BY_NAME)
                 notes.add(node.key or node.mark, f"`{key}` is no x2APIC register{near}")
-            else:
-                yield Read(msr_of_key(key), number(node))
+                continue
+            msr = msr_of_key(key)
+            if msr in spelled:
+                notes.add(node.key or node.mark, f"`{key}` and `{spelled[msr]}` are one MSR; keep one")
+            values[msr], spelled[msr] = number(node), key
+    return (Read(msr, value) for msr, value in values.items())
 
 
 @cache

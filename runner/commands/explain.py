@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from textwrap import wrap
@@ -17,7 +17,7 @@ from backends.model.trace import Place, Reason
 from runner.apic import ApicMode
 from runner.commands import asked
 from runner.language.loading import load, rules
-from runner.outcome import Answer, Final, Observation, Unsupported
+from runner.outcome import Answer, Completed, Final, Observation, StepResult, Unsupported
 from runner.program import Page, PageAddress, Program, Setup
 from runner.reading.problems import MalformedError, did_you_mean
 from runner.rulebook.rules import Catalogue
@@ -53,10 +53,11 @@ def main(arguments: Sequence[str]) -> int:
         print(unknown)
         return REFUSED
     answer, reasons = Model().run_traced(point.program)
-    print(*_explanation(point.program, reasons, rules()), sep="\n")
     known = isinstance(answer, Observation)
-    observed = _observed(point.program, answer) if isinstance(answer, Observation) else ("", _stop(answer))
-    print(*observed, *_rules_in_full(reasons, rules()), sep="\n")
+    observed = _observed(point.program, answer) if isinstance(answer, Observation) else ()
+    why = _why(point.program, reasons, rules())
+    end = () if isinstance(answer, Observation) else (_stop(answer), "")
+    print(*_set_up(point.program), *observed, *why, *end, *_rules_in_full(reasons, rules()), sep="\n")
     return 0 if known else 1
 
 
@@ -98,20 +99,41 @@ def _named_point(case: Case, name: str | None) -> Point:
     )
 
 
-def _explanation(program: Program, reasons: Sequence[Reason], catalogue: Catalogue) -> Iterator[str]:
+def _set_up(program: Program) -> Iterator[str]:
     for setup, vcpus in groupby(range(len(program.vcpus)), key=program.vcpus.__getitem__):
         yield from _setup_words(setup, [*vcpus])
-    for place, decisions in groupby(reasons, key=lambda reason: reason.place):
-        yield ""
-        yield _place_words(program, place)
+
+
+def _why(program: Program, reasons: Sequence[Reason], catalogue: Catalogue) -> Iterator[str]:
+    """Yield the decisions place by place; virtual processors that fare alike are told of once."""
+    yield from ("", "Why")
+    told, places = _told_once(program, reasons)
+    for place, decisions in groupby(told, key=lambda reason: reason.place):
+        yield from (_place_words(program, each) for each in places.get(place, (place,)))
         for reason in decisions:
             yield from _wrapped(reason.sentence, "  - ", "    ")
             headings = "; ".join(catalogue[reason.rule].section)
             yield f"      {reason.rule} (SDM: {headings})"
+        yield ""
+
+
+def _told_once(
+    program: Program, reasons: Sequence[Reason]
+) -> tuple[Sequence[Reason], Mapping[Place, tuple[Place, ...]]]:
+    """Return the reasons of the first virtual processor, and whose places each of its places stands for.
+
+    All reasons, and no places, where virtual processors fare differently.
+    """
+    of_each = [
+        [reason for reason in reasons if reason.place.vcpu == vcpu] for vcpu in range(len(program.vcpus))
+    ]
+    first, *others = [[(each.place.action, each.rule, each.sentence) for each in own] for own in of_each]
+    if not all(other == first for other in others):
+        return reasons, {}
+    return of_each[0], {own[0].place: tuple(each.place for each in own) for own in zip(*of_each, strict=True)}
 
 
 def _rules_in_full(reasons: Sequence[Reason], catalogue: Catalogue) -> Iterator[str]:
-    yield ""
     yield "The rules in full"
     for rule in dict.fromkeys(reason.rule for reason in reasons):
         yield f"  {rule}"
@@ -134,10 +156,10 @@ def _setup_words(setup: Setup, vcpus: Sequence[int]) -> Iterator[str]:
             and isinstance(value, PageAddress)
             and value.page is Page.STALE
         ):
-            yield "  The virtual-APIC address was never set: it leads to a page that nobody has prepared."
+            yield "  The virtual-APIC address was never set: it leads to a page that nobody has prepared,"
+            yield "  and the guest reads whatever lies there. Each virtual processor needs a page of its own."
 
 
-_NEVER_SET = (Field.VIRTUAL_APIC_ADDRESS, PageAddress(Page.STALE))
 _MODES = {
     ApicMode.DISABLED: "globally disabled",
     ApicMode.XAPIC: "in xAPIC mode",
@@ -152,15 +174,24 @@ def _place_words(program: Program, place: Place) -> str:
 
 def _observed(program: Program, observation: Observation) -> Iterator[str]:
     yield ""
-    yield "What can be observed"
+    yield "What happens"
     many = len(program.vcpus) > 1
     for vcpu, entry in enumerate(observation.entries):
         yield f"  {f'virtual processor {vcpu}: ' if many else ''}{entry_words(entry)}"
     for index, (step, result) in enumerate(zip(program.steps, observation.steps, strict=True)):
         whose = f"virtual processor {step.vcpu}, " if many else ""
-        yield f"  {whose}step {index + 1}, {action_words(step.action)}: {result_words(result)}"
+        happened = f"{result_words(result)}{_decimal(result)}"
+        yield f"  {whose}step {index + 1}, {action_words(step.action)}: {happened}"
     for vcpu, final in enumerate(observation.finals):
         yield f"  at the end{f' of virtual processor {vcpu}' if many else ''}: {_final_words(final)}"
+
+
+def _decimal(result: StepResult) -> str:
+    """Return EAX in decimal, in which people write down an ID that puzzles them."""
+    match result.outcomes:
+        case (Completed(int(value)), *_) if value > 9:
+            return f" (EAX {value & 0xFFFFFFFF} in decimal)"
+    return ""
 
 
 def _final_words(final: Final) -> str:
