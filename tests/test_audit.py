@@ -127,6 +127,59 @@ def test_an_entry_check_that_passes_or_may_pass_is_no_finding(changes: list[str]
     assert broken(sound(*changes), Rank.ENTRY) == []
 
 
+CAPABILITIES = "capabilities={{{}}}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "said"),
+    [
+        (["all.controls.pin-based=0x81"], "entry.pin-based-reserved-bits", "81H, bits 1, 2 and 4 must be 1"),
+        (["all.controls.pin-based=0x197"], "entry.pin-based-reserved-bits", "197H, bit 8 must be 0"),
+        (["all.controls.primary=0x90200000"], "entry.primary-reserved-bits", "bits 1, 4, 5, 6, 8, 13"),
+        (["all.controls.secondary=0x80000310"], "entry.secondary-reserved-bits", "bit 31 must be 0"),
+        (["all.controls.vm-exit=0x8000"], "fields.vm-exit-and-vm-entry-controls", "of the VM-exit controls"),
+        (["all.controls.vm-entry=0"], "fields.vm-exit-and-vm-entry-controls", "of the VM-entry controls"),
+        (
+            ["all.controls.tertiary=0x20", "all.controls.primary=0x9423e172"],
+            "entry.tertiary-reserved-bits",
+            "of the tertiary controls, 20H, bit 5 must be 0",
+        ),
+    ],
+)
+def test_reserved_bits_are_held_against_the_capability_msrs(changes: list[str], rule: str, said: str) -> None:
+    allowed = (
+        "pin-based: 0xff00000016, primary: 0xfff9fffe0401e172, secondary: 0x7fffffff00000000, tertiary: 0x10,"
+        " vm-exit: 0x1ffffff00036dfb, vm-entry: 0xffff000011fb"
+    )
+    finding = found(sound(*changes, CAPABILITIES.format(allowed)))[0].finding
+    assert (finding.rank, finding.rules, said in finding.says) == (Rank.ENTRY, (rule,), True), finding.says
+    assert broken(sound(CAPABILITIES.format(allowed))) == []
+    assert "reserved" not in rule or rule not in broken(sound(*changes))
+
+
+def test_inactive_control_words_have_no_reserved_bits() -> None:
+    capability = CAPABILITIES.format("secondary: 0x31000000000")
+    active = sound("all.controls.secondary=0x330", capability)
+    assert broken(active, Rank.ENTRY) == ["entry.secondary-reserved-bits"]
+    primary = PRIMARY.format("use-tpr-shadow, use-msr-bitmaps")
+    assert broken(sound("all.controls.secondary=0x330", capability, primary, NO_POSTING), Rank.ENTRY) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "rank"),
+    [
+        ("vm-entry-load", "msr-lists.entry-load-of-apic-msr-fails", Rank.ENTRY),
+        ("vm-exit-store", "msr-lists.exit-store-of-apic-msr-aborts", Rank.NEXT),
+        ("vm-exit-load", "msr-lists.exit-load-of-apic-msr-aborts", Rank.NEXT),
+    ],
+)
+def test_an_x2apic_msr_in_an_msr_list(name: str, rule: str, rank: Rank) -> None:
+    value = "" if name == "vm-exit-store" else ", value: 0"
+    finding = one_finding(sound(f"all.msr-lists.{name}=[{{msr: 0x808{value}}}]"))
+    assert (finding.rules[0], finding.rank, "TPR (808H)" in finding.says) == (rule, rank, True)
+    assert broken(sound(f"all.msr-lists.{name}=[{{msr: 0x174{value}}}]")) == []
+
+
 def test_pages_of_two_virtual_processors() -> None:
     assert broken(sound(one=False)) == []
     shared = sound("vcpus.1.fields.virtual-apic-address=0x10000", "vcpus.1.reads=", one=False)

@@ -12,6 +12,7 @@ from audits import DUMPS, mistakes, sound
 from runner.auditing import yaml_dump
 from runner.auditing.dump import InvalidDump, load, parse
 from runner.auditing.state import Dump, Read, VcpuState
+from runner.program import MsrEntry, MsrLists
 from runner.vmx import CONTROL_FIELDS, FIELDS_BY_NAME, Field
 
 LINUX = (DUMPS / "linux-6.dmesg").read_text("utf-8")
@@ -74,6 +75,21 @@ def test_xen() -> None:
     assert first.fields[Field.POSTED_INTERRUPT_NOTIFICATION_VECTOR] == 0xF4
     assert (first.interrupt_flag, first.cpl, second.cpl) == (True, 0, None)
     assert Field.VIRTUAL_APIC_ADDRESS not in first.fields
+
+
+def test_the_msr_lists_of_linux() -> None:
+    lists = (
+        "[  812.104411] kvm_intel: MSR guest autoload:\n"
+        "[  812.104411] kvm_intel:    0: msr=0x00000600 value=0x0000000000000000\n"
+        "[  812.104411] kvm_intel:    1: msr=0x00000808 value=0x0000000000000020\n"
+        "[  812.104411] kvm_intel: MSR host autoload:\n"
+        "[  812.104411] kvm_intel:    0: msr=0x00000600 value=0x0000000000000001\n"
+    )
+    place = "[  812.104412] kvm_intel: *** Host State ***"
+    first, second = dumped(LINUX.replace(place, lists + place)).vcpus
+    assert first.msr_lists.entry_load == (MsrEntry(0x600, 0), MsrEntry(0x808, 0x20))
+    assert (first.msr_lists.exit_store, first.msr_lists.exit_load) == ((), (MsrEntry(0x600, 1),))
+    assert second.msr_lists == MsrLists()
 
 
 def test_several_domains_of_xen() -> None:
@@ -159,6 +175,7 @@ def test_a_dump_without_its_beginning() -> None:
         ("vcpus: {0: {virtual-apic-page: {APICID: 0, 0x20: 0}}}", "1:44: `0x20` and `APICID` are one word"),
         ("vcpus: {0: {apic-id: $id}}", "1:22: `$id`: nothing varies in a dump"),
         ("vcpus: {0: {}, 0: {}}", "1:16: `0` a second time"),
+        ("capabilities: {pin: 0}\nvcpus: {0: {}}", "1:16: unknown key `pin` in VMX capability MSRs"),
         ("vcpus: [", "2:1: not YAML"),
         ("[ 12.5] BUG: unable to handle page fault", "1:1: neither YAML with `vcpus` nor a VMCS dump with"),
     ],

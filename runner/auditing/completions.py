@@ -151,11 +151,14 @@ def access_controls(state: VcpuState) -> Iterator[tuple[Controls, ...]]:
 def accesses(state: VcpuState, chosen: Controls, bitmap: MsrBitmap) -> Iterator[Setup]:
     """Yield a setup for each way in which an access under these controls can meet what the dump leaves open.
 
-    Each stands there twice: what is unknown of the page, RVI and SVI is low in one, high in the other.
+    Each stands there twice if the page, RVI or SVI is not known whole: what is not is low in one, high
+    in the other.
     """
     modes = (ApicMode.X2APIC, ApicMode.XAPIC) if state.apic_mode is None else (state.apic_mode,)
     status = state.fields.get(Field.GUEST_INTERRUPT_STATUS)
-    for mode, (fill, unknown) in product(modes, ((Fill.ZERO, 0), (Fill.ONES, _HIGHEST_CLASS))):
+    is_known = state.page.fill is not None and status is not None
+    fills = ((Fill.ZERO, 0), (Fill.ONES, _HIGHEST_CLASS))
+    for mode, (fill, unknown) in product(modes, fills[:1] if is_known else fills):
         yield Setup(
             chosen,
             bitmap,

@@ -10,6 +10,7 @@ from runner.auditing.causes import cause
 from runner.auditing.finding import Audited, Finding, Rank
 from runner.auditing.hazards import hazards
 from runner.auditing.reaching import misplaced
+from runner.auditing.reserved import listed_msrs, reserved_bits
 
 FIXES = {
     "entry.x2apic-needs-tpr-shadow": "Make use TPR shadow (primary bit 21) 1, or virtualize x2APIC mode 0.",
@@ -62,9 +63,10 @@ def _causes(audited: Audited, others: Sequence[Audited]) -> Iterator[Finding]:
 
 
 def _broken_checks(audited: Audited) -> Iterator[Finding]:
-    for rule, sentence in audited.violations:
+    for rule, sentence in (*reserved_bits(audited.state), *audited.violations):
         fix = FIXES.get(rule, "Change that before VM entry.")
         yield Finding(Rank.ENTRY, f"VM entry fails: {sentence}.", (rule,), fix)
+    yield from listed_msrs(audited.state)
 
 
 def _later(audited: Audited, others: Sequence[Audited], said: AbstractSet[str]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from runner.apic import ApicMode, Fill, VirtualApicPage
+from runner.program import MsrLists
 from runner.vmx import CONTROL_FIELDS, Control, Field, MsrBitmap, PrimaryControls, SecondaryControls
 
 
@@ -41,7 +42,9 @@ class VcpuState:
     """What is known of one virtual processor.
 
     ``fields`` are VMCS fields with their values, control words among them; ``never_set`` are those that
-    nobody has written. ``interrupt_flag``, ``trap_flag`` and ``cpl`` are the guest's at VM entry.
+    nobody has written. ``interrupt_flag``, ``trap_flag`` and ``cpl`` are the guest's at VM entry. Of control
+    words in ``listed`` only the named controls are known, not the reserved bits. ``capabilities`` are the VMX
+    capability MSRs of the processor, by the control word that they are about.
     """
 
     name: str
@@ -56,6 +59,9 @@ class VcpuState:
     trap_flag: bool | None = None
     cpl: int | None = None
     reads: tuple[Read, ...] = ()
+    msr_lists: MsrLists = MsrLists()
+    listed: frozenset[Field] = frozenset()
+    capabilities: Mapping[type[Control], int] = field(default_factory=lambda: MappingProxyType({}))
 
     def word(self, kind: type[Control]) -> int | None:
         """Return a control word, ``None`` where it is not known."""

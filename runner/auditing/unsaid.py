@@ -8,7 +8,7 @@ from runner.apic import APICID, page_offset
 from runner.auditing.causes import ADDRESS
 from runner.auditing.completions import unknown_words
 from runner.auditing.finding import WORD_NAMES, Audited
-from runner.vmx import PrimaryControls
+from runner.vmx import CONTROL_FIELDS, PrimaryControls
 
 
 def unsaid(audited: Audited) -> Iterator[str]:
@@ -27,4 +27,10 @@ def unsaid(audited: Audited) -> Iterator[str]:
         yield "the mode of the physical APIC: outside x2APIC mode, what reaches it raises #GP(0)"
     if audited.unmade:
         yield f"whether these entry checks pass: {', '.join(sorted(audited.unmade))}"
-    yield "the VMX capability MSRs: reserved bits of the control words are not checked"
+    unchecked = [
+        WORD_NAMES[field]
+        for kind, field in CONTROL_FIELDS.items()
+        if field in state.fields and (field in state.listed or kind not in state.capabilities)
+    ]
+    if unchecked:
+        yield f"what the processor allows: reserved bits are not checked of {', '.join(unchecked)}"

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from runner.auditing.state import Dump, VcpuState
+from runner.program import MsrEntry, MsrLists
 from runner.reading.nodes import Mark, Notes
 from runner.vmx import Field
 
@@ -55,6 +56,8 @@ _PRINTED = re.compile(
 )
 _HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")
 _STATUS = re.compile(r"([0-9a-fA-F]{2})\|([0-9a-fA-F]{2})")
+_LIST = re.compile(r"MSR (guest autoload|host autoload|autostore):")
+_ENTRY = re.compile(r"\d+: msr=(?:0x)?([0-9a-f]{1,8}) value=(?:0x)?([0-9a-f]{1,16})")
 _VMCS = re.compile(r"VMCS (\S+), last attempted VM-entry on CPU")
 _VPID = re.compile(r"Virtual processor ID = (\S+)")
 _DOMAIN = re.compile(r">>> Domain (\d+) <<<")
@@ -148,7 +151,20 @@ def _state(block: _Block, notes: Notes) -> VcpuState:
         interrupt_flag=None if flags is None else bool(flags & INTERRUPT_FLAG),
         trap_flag=None if flags is None else bool(flags & TRAP_FLAG),
         cpl=None if SS not in found else found[SS] >> 5 & 3,
+        msr_lists=_msr_lists(block),
     )
+
+
+def _msr_lists(block: _Block) -> MsrLists:
+    """Return the lists that Linux prints, a heading and a line for each entry."""
+    lists: dict[str, list[MsrEntry]] = {"guest autoload": [], "autostore": [], "host autoload": []}
+    current: list[MsrEntry] = []
+    for _, line in block.lines:
+        if heading := _LIST.search(line):
+            current = lists[heading[1]]
+        elif entry := _ENTRY.search(line):
+            current.append(MsrEntry(int(entry[1], 16), int(entry[2], 16)))
+    return MsrLists(*(tuple(entries) for entries in lists.values()))
 
 
 def _note_value(match: re.Match[str], number: int, found: dict[str, int], notes: Notes) -> None:

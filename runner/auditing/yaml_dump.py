@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from runner.apic import REGISTERS_BY_NAME, ApicMode, Fill
 from runner.auditing.state import Dump, KnownPage, Read, VcpuState
 from runner.language.layers import Layers
 from runner.language.loading import SPECS
-from runner.language.setups import msr_bitmap, words
+from runner.language.setups import msr_bitmap, msr_lists, words
 from runner.language.values import entries, flag, items, msr_of_key, number, word
 from runner.language.vary import names_in
 from runner.reading.nodes import Items, Map, Node, Notes, Scalar
@@ -37,8 +38,12 @@ def parse(top: Node, notes: Notes) -> Dump | None:
     if notes.problems or not isinstance(top, Map):
         return None
     width = top.nodes.get("physical-address-width")
+    capabilities = {WORDS[key]: number(node) for key, node in entries(top.nodes.get("capabilities")).items()}
     states = [
-        _state(name, node, Layers.of((top.nodes.get("all"), node)), notes)
+        replace(
+            _state(name, node, Layers.of((top.nodes.get("all"), node)), notes),
+            capabilities=MappingProxyType(capabilities),
+        )
         for name, node in entries(top.nodes["vcpus"]).items()
     ]
     return Dump(
@@ -64,6 +69,12 @@ def _state(name: str, node: Node, layers: Layers, notes: Notes) -> VcpuState:
         None if trap_flag is None else flag(trap_flag),
         None if cpl is None else number(cpl),
         tuple(_reads(layers.inner("reads"), notes)),
+        msr_lists(layers.inner("msr-lists")),
+        frozenset(
+            CONTROL_FIELDS[kind]
+            for key, kind in WORDS.items()
+            if isinstance(layers.inner("controls").last(key), Items)
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from backends.model.trace import Reason
 from runner.auditing.completions import access_controls, accesses, control_checks, guest_checks
 from runner.auditing.effects import MSRS, Accesses, Effect, Effects, Reach, merged
 from runner.auditing.finding import Audited
+from runner.auditing.reserved import reserved_bits
 from runner.auditing.state import Dump, VcpuState
 from runner.outcome import Completed, Fault, Observation, StepResult, VmExit
 from runner.program import Action, Level, Program, Rdmsr, Setup, Step, Wrmsr
@@ -45,8 +46,11 @@ def audited(state: VcpuState, physical_address_width: int | None) -> Audited:
     for each in _agreed([_violations(model, (setup,)) for setup in guest_checks(state)]):
         certain.setdefault(*each)
     given = state.msr_bitmap
-    through = _accesses(model, state, MsrBitmap())
-    actual = through if given is None else _accesses(model, state, given)
+    if any(reserved_bits(state)):
+        through = actual = Accesses({}, {})
+    else:
+        through = _accesses(model, state, MsrBitmap())
+        actual = through if given is None else _accesses(model, state, given)
     return Audited(state, tuple(certain.items()), tuple(possible - certain.keys()), actual, through)
 
 

@@ -79,7 +79,7 @@ def setup(layers: Layers, named: NamedSetups, handlers: tuple[Handler, ...], not
         eoi_exit_bitmap=vectors(layers.last("eoi-exit-bitmap"), notes),
         posted=_posted(layers, notes),
         fields=fields(layers.inner("fields"), notes),
-        msr_lists=_msr_lists(layers.inner("msr-lists")),
+        msr_lists=msr_lists(layers.inner("msr-lists")),
         guest=_guest(layers.inner("guest"), notes),
         handlers=handlers,
         eoi=_flag(layers.inner("handlers"), "eoi"),
@@ -183,7 +183,8 @@ def _descriptor_words(layers: Layers, notes: Notes) -> tuple[tuple[int, int], ..
     return tuple(sorted(result.items()))
 
 
-def _msr_lists(layers: Layers) -> MsrLists:
+def msr_lists(layers: Layers) -> MsrLists:
+    """Return the three MSR areas."""
     return MsrLists(
         entry_load=_msr_list(layers.last("vm-entry-load")),
         exit_store=_msr_list(layers.last("vm-exit-store")),
