@@ -148,7 +148,7 @@ CAPABILITIES = "capabilities={{{}}}"
 )
 def test_reserved_bits_are_held_against_the_capability_msrs(changes: list[str], rule: str, said: str) -> None:
     allowed = (
-        "pin-based: 0xff00000016, primary: 0xfff9fffe0401e172, secondary: 0x7fffffff00000000, tertiary: 0x10,"
+        "pin-based: 0xff00000016, primary: 0xfffbfffe0401e172, secondary: 0x7fffffff00000000, tertiary: 0x10,"
         " vm-exit: 0x1ffffff00036dfb, vm-entry: 0xffff000011fb"
     )
     finding = found(sound(*changes, CAPABILITIES.format(allowed)))[0].finding

@@ -75,7 +75,7 @@ def test_a_value_that_is_right_has_no_cause() -> None:
         (
             ["all.virtual-apic-page=", READ.format(9)],
             "page.never-initialized",
-            "comes from the page at 10000H; what lies there is not in the dump",
+            "9H (9) lies in the page at 10000H, whose content is not in the dump",
         ),
         (
             [
@@ -133,6 +133,25 @@ def test_a_page_that_two_share() -> None:
     assert first.finding.rules[0] == "many.shared-page-same-registers"
     assert first.vcpus == ("0", "1")
     assert "many.one-page-per-vcpu" not in {each.finding.rules[0] for each in others}
+
+
+def test_the_same_value_from_different_pages() -> None:
+    text = sound(
+        "all.virtual-apic-page=",
+        "all.reads.APICID=9",
+        "vcpus.1.virtual-apic-page=",
+        "vcpus.1.reads=",
+        one=False,
+    )
+    first, second, *_ = found(text)
+    assert (first.vcpus, second.vcpus) == (("0",), ("1",))
+    for each in (first, second):
+        assert "each from its own page" in each.finding.says
+        assert each.finding.fix.startswith("Look at offset 020H there")
+    [only] = [
+        each for each in found(sound("all.virtual-apic-page=", READ.format(9))) if not each.finding.is_open
+    ]
+    assert "Several" not in only.finding.says
 
 
 def test_the_cause_comes_before_entry_checks_and_these_before_the_rest() -> None:

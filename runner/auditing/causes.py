@@ -85,24 +85,36 @@ def _from_page(audited: Audited, read: Read, page: Effect, others: Sequence[Audi
         return _because(
             audited, says, "many.shared-page-same-registers", "many.one-page-per-vcpu", fix=PREPARE
         )
-    return _page_content(audited, read, page, answers, _same_elsewhere(audited, read, others))
-
-
-def _page_content(audited: Audited, read: Read, page: Effect, answers: str, shown_twice: bool) -> Finding:  # noqa: FBT001 -- private
-    rule = _rule_of_read(audited)
     if page.low is None:
-        where = audited.state.fields.get(ADDRESS)
-        known = f"the page at {where:X}H" if where is not None else "a page whose address the dump lacks"
-        says = f"{answers}. {_value(read)} comes from {known}; what lies there is not in the dump"
-        if shown_twice:
+        return _unknown_content(audited, read, answers, others)
+    return _page_content(audited, read, page, answers)
+
+
+def _unknown_content(audited: Audited, read: Read, answers: str, others: Sequence[Audited]) -> Finding:
+    rule, where = _rule_of_read(audited), audited.state.fields.get(ADDRESS)
+    again = _same_elsewhere(audited, read, others)
+    if where is None:
+        says = f"{answers}. Where that page is, the dump does not say"
+        if again:
             says += (
-                ". Several virtual processors read the same: either their VMCSs have one page between them,"
+                ". Several virtual processors read the same: nobody has set the address, or set one for all"
             )
-            says += " or nobody has prepared their pages"
-        first = "many.virtual-apic-address-in-every-vmcs" if where is None else "page.never-initialized"
-        return _because(audited, says, first, rule, fix=PREPARE)
-    if page.low != read.value & _EAX or (read.value >> 32 and page.high not in (None, read.value >> 32)):
-        held = hexadecimal(page.low | (page.high or 0) << 32)
+        return _because(audited, says, "many.virtual-apic-address-in-every-vmcs", rule, fix=PREPARE)
+    says = f"{answers}. {_value(read)} lies in the page at {where:X}H, whose content is not in the dump"
+    if again:
+        says += (
+            ". Several virtual processors read the same, each from its own page: as if nobody prepared them"
+        )
+    fix = f"Look at offset {page_offset(read.msr):03X}H there: store what the guest is to read before"
+    return _because(
+        audited, says, "page.never-initialized", rule, fix=f"{fix} VM entry, and 0 into the 4 bytes after it."
+    )
+
+
+def _page_content(audited: Audited, read: Read, page: Effect, answers: str) -> Finding:
+    rule, low = _rule_of_read(audited), page.low or 0
+    if low != read.value & _EAX or (read.value >> 32 and page.high not in (None, read.value >> 32)):
+        held = hexadecimal(low | (page.high or 0) << 32)
         says = f"{answers}. The dump has {held} there, not {_value(read)}: another page, or another moment"
         return _because(
             audited, says, rule, "bitmap.changes-act-at-next-entry", fix="Dump both at one VM exit."
