@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, str] = {
     "convict": "say which case notices each known-bad subject",
     "coverage": "say which rules have cases, who ran them, and why some have none",
     "audit": "say what is wrong with what a VMM has set, from a dump",
+    "adapter-check": "say whether a program is an adapter, and what it does wrong",
     "certify": "run the main job on every subject present",
     "nightly": "run all there is on every subject, and say what changed since the night before",
     "merge": "make one report of the results of several hosts",
@@ -28,14 +29,14 @@ def main(arguments: Sequence[str]) -> int:
         asked = arguments[:1] in (["-h"], ["--help"])
         print(usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else USAGE_ERROR
-    command = import_module(f"runner.commands.{arguments[0]}")
+    command = import_module(f"runner.commands.{arguments[0].replace('-', '_')}")
     status: int = command.main(arguments[1:])
     return status
 
 
 def usage() -> str:
     """Return the commands, a line each."""
-    listed = "\n".join(f"  {name:8} {says}" for name, says in COMMANDS.items())
+    listed = "\n".join(f"  {name:13} {says}" for name, says in COMMANDS.items())
     return f"usage: python -m runner COMMAND …\n\n{listed}"
 
 

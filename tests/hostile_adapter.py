@@ -208,12 +208,17 @@ WAYS: dict[str, Callable[[Message], None]] = {
 
 def main(way: str) -> None:
     for line in sys.stdin:
-        asked = json.loads(line)
+        try:
+            asked = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
         if asked["message"] == "stop":
             sys.stderr.write("stopped\n")
             return
         if asked["message"] == "hello":
             say(CAPABILITIES)
+            continue
+        if asked["message"] != "run" or asked["steps"][0]["step"] != "rdmsr":
             continue
         right = {"message": "observation", "seq": asked["seq"], **OBSERVED}
         if TRIGGER in line:

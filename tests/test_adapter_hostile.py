@@ -78,7 +78,7 @@ REASONS = {
     "a-step-too-many": "steps: 2, where the case has 1",
     "a-word-off-the-page": 'finals[0].page[0][0]: found "0x1000", wanted an offset',
     "a-word-twice": "page: an offset stands there twice",
-    "half-a-descriptor": "pid: 2 words, where a descriptor has 8",
+    "half-a-descriptor": "finals[0].pid: ",
     "broken": "the adapter says: no memory left",
 }
 

@@ -31,6 +31,14 @@ class SessionError(Exception):
     """The process gave no line; the text says why."""
 
 
+class EndedError(SessionError):
+    """The process has ended; ``status`` is its exit status, or negative: a signal."""
+
+    def __init__(self, where: str, said: str, status: int) -> None:
+        super().__init__(f"it ended{where}: {said}")
+        self.status = status
+
+
 class Session:
     """A process in a session of its own, which dies with this one."""
 
@@ -79,7 +87,7 @@ class Session:
             if len(self._partial) > LONGEST:
                 raise SessionError(f"it wrote a line of more than {LONGEST} bytes")
             if self._at_end:
-                raise SessionError(self._end())
+                raise self._end()
             left = since + seconds - time.monotonic()
             if left <= 0:
                 raise SessionError(f"no answer within {seconds:g} s")
@@ -111,6 +119,20 @@ class Session:
                 return f"it had not ended {seconds:g} s after `stop`"
         return self.close()
 
+    def hang_up(self, seconds: float) -> str:
+        """Close its input, kill it where it does not end within this time, and say how it ended."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        if not self.ends(seconds):
+            return f"it had not ended {seconds:g} s after the end of its input"
+        return self.close()
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all is written that was sent."""
+        deadline = time.monotonic() + seconds
+        while self._unsent and (left := deadline - time.monotonic()) > 0:
+            self._wait(left)
+
     def ends(self, seconds: float) -> bool:
         """Whether it ends by itself within this time."""
         deadline = time.monotonic() + seconds
@@ -120,12 +142,13 @@ class Session:
             self._partial = self._partial[:LONGEST]
         return self._has_ended
 
-    def _end(self) -> str:
+    def _end(self) -> SessionError:
         """Say how it ended."""
         where = " within a line" if self._partial else ""
         if not self.ends(PATIENCE):
-            return f"it closed its output{where}"
-        return f"it ended{where}: {self.close()}"
+            return SessionError(f"it closed its output{where}")
+        said = self.close()
+        return EndedError(where, said, self._process.returncode)
 
     def _wait(self, seconds: float) -> None:
         """Wait until something happens, and take part in it."""

@@ -40,13 +40,17 @@ def _run(case: Message) -> tuple[str, Message]:
     except reference_model.UnsupportedError as lack:
         return "unsupported", {"reason": str(lack)}
     except Exception as error:  # noqa: BLE001 - it is this case's answer
-        return "broken", {"reason": f"{type(error).__name__}: {error}"}
+        return "broken", {"reason": f"{type(error).__name__}: {error}"[:400]}
 
 
 def converse(asked: TextIO, answered: TextIO) -> None:
     """Answer line by line until ``stop`` or the end of the file."""
     for line in asked:
-        message = answer(json.loads(line))
+        try:
+            message = answer(json.loads(line))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            sys.stderr.write(f"no message: {error!r}\n")
+            continue
         if message is None:
             return
         answered.write(json.dumps(message, separators=(",", ":")) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 from backends.adapters.python.observations import observation_json
 from backends.model import Model
 from backends.model.implementation import Implementation
-from runner.apic import ApicMode, Fill, VirtualApicPage
+from runner.apic import PAGE_SIZE, ApicMode, Fill, VirtualApicPage
 from runner.descriptor import CONTROL, DESCRIPTOR_BYTES, OUTSTANDING, SUPPRESS, word_at
 from runner.outcome import BackendBroken, Unsupported
 from runner.program import (
@@ -90,7 +90,10 @@ def run(case: Json) -> dict[str, Any]:
 
 
 def _program(case: Json) -> Program:
-    return Program(Level(case["level"]), tuple(map(_setup, case["vcpus"])), tuple(map(_step, case["steps"])))
+    vcpus, steps = tuple(map(_setup, case["vcpus"])), tuple(map(_step, case["steps"]))
+    if not vcpus or any(step.vcpu >= len(vcpus) for step in steps):
+        raise ValueError("a step of a virtual processor that is not there")
+    return Program(Level(case["level"]), vcpus, steps)
 
 
 def _setup(given: Json) -> Setup:
@@ -105,13 +108,15 @@ def _setup(given: Json) -> Setup:
             *(_msr_list(given["msr-lists"][name]) for name in ("entry-load", "exit-store", "exit-load"))
         ),
         guest=GuestState(bool(guest["if"]), bool(guest["tf"]), guest["cpl"]),
-        handlers=tuple((each["vector"], tuple(map(_step, each["steps"]))) for each in given["handlers"]),
+        handlers=tuple(
+            (_below(256, each["vector"]), tuple(map(_step, each["steps"]))) for each in given["handlers"]
+        ),
         eoi=bool(given["eoi"]),
     )
 
 
 def _page(given: Json) -> VirtualApicPage:
-    return VirtualApicPage(Fill(given["fill"]), _number(given["value"]), _pairs(given["words"]))
+    return VirtualApicPage(Fill(given["fill"]), _number(given["value"]), _words(given["words"]))
 
 
 def _bitmap(given: Json) -> MsrBitmap:
@@ -145,7 +150,7 @@ def _msr_list(given: Sequence[Sequence[str]]) -> tuple[MsrEntry, ...]:
 
 
 def _step(given: Json) -> Step:
-    return Step(_action(given), given["vcpu"], given["cpl"])
+    return Step(_action(given), _below(8, given["vcpu"]), {0: 0, 3: 3}[given["cpl"]])
 
 
 def _action(given: Json) -> Action:
@@ -155,34 +160,34 @@ def _action(given: Json) -> Action:
 
 
 def _post(given: Json) -> Post:
-    vectors, by_guest = frozenset(given["vectors"]), given["by"] == "guest"
+    vectors, by_guest = frozenset(_below(256, each) for each in given["vectors"]), given["by"] == "guest"
     return Post(given["to"], vectors, given["notify"], bool(given["outstanding"]), by_guest)
 
 
 def _vmm(given: Json) -> Vmm:
     bitmap, interrupt_flag = given["msr-bitmap"], given["if"]
     return Vmm(
-        words=_pairs(given["words"]),
+        words=_words(given["words"]),
         msr_bitmap=None if bitmap is None else _bitmap(bitmap),
-        rvi=given["rvi"],
-        svi=given["svi"],
+        rvi=None if given["rvi"] is None else _below(256, given["rvi"]),
+        svi=None if given["svi"] is None else _below(256, given["svi"]),
         fields=_fields(given["fields"]),
         interrupt_flag=None if interrupt_flag is None else bool(interrupt_flag),
     )
 
 
 _ACTIONS: Mapping[str, Callable[[Json], Action]] = {
-    "rdmsr": lambda given: Rdmsr(_number(given["msr"]), bool(given["garbage"])),
-    "wrmsr": lambda given: Wrmsr(_number(given["msr"]), _number(given["value"]), bool(given["garbage"])),
+    "rdmsr": lambda given: Rdmsr(_number(given["msr"], 32), bool(given["garbage"])),
+    "wrmsr": lambda given: Wrmsr(_number(given["msr"], 32), _number(given["value"]), bool(given["garbage"])),
     "read-cr8": lambda _: ReadCr8(),
     "write-cr8": lambda given: WriteCr8(_number(given["value"])),
-    "cpuid": lambda given: Cpuid(_number(given["leaf"])),
+    "cpuid": lambda given: Cpuid(_number(given["leaf"], 32)),
     "mmio-read": lambda given: MmioRead(_number(given["offset"])),
     "set-apic-base": lambda given: SetApicBase(_number(given["value"])),
     "init-sipi": lambda given: InitSipi(given["to"]),
     "barrier": lambda given: Barrier(given["name"]),
-    "inject": lambda given: Inject(given["vector"]),
-    "raise": lambda given: Raise(given["vector"]),
+    "inject": lambda given: Inject(_below(256, given["vector"])),
+    "raise": lambda given: Raise(_below(256, given["vector"])),
     "post": _post,
     "vmm": _vmm,
 }
@@ -192,5 +197,15 @@ def _pairs(given: Sequence[Sequence[str]]) -> tuple[tuple[int, int], ...]:
     return tuple((_number(one), _number(other)) for one, other in given)
 
 
-def _number(text: str) -> int:
-    return int(text, 16)
+def _words(given: Sequence[Sequence[str]]) -> tuple[tuple[int, int], ...]:
+    return tuple((_below(PAGE_SIZE, _number(offset)), _number(word, 32)) for offset, word in given)
+
+
+def _number(text: str, bits: int = 64) -> int:
+    return _below(1 << bits, int(text, 16))
+
+
+def _below(limit: int, number: int) -> int:
+    if not 0 <= number < limit:
+        raise ValueError(f"{number:#x} is no number below {limit:#x}")
+    return number
