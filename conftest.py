@@ -1,27 +1,26 @@
 """Collects scenario files and runs their cases: the only file that knows pytest.
 
-One item is one case on one subject; a file's selected cases are one batch on each subject.
+One item is one case on one subject; the selected cases of some files are one batch on each subject.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-from backends import Identity, subjects
 from backends.model import Model
 from reports import allure, summary
 from reports.failure import explained
 from reports.judged import Judged, tally
 from reports.ledger import Ledger, announces_in_vain, packed
 from reports.table import table
-from runner.judging import subject_file
-from runner.judging.batch import Bench
+from runner.commands.benches import Benches
+from runner.judging.batch import together
 from runner.judging.subject_file import SubjectFile
 from runner.judging.verdict import CaseResult, Verdict
 from runner.language import loading
@@ -31,6 +30,8 @@ from runner.scenario import Case, Scenario
 
 RECORD = "record"
 """Property of a test report that carries a case's record to the controlling process."""
+BATCHES = "batches"
+"""What the controlling process tells its workers: the batch that each file belongs to."""
 WRONG_FILES = 2
 """Exit status when a scenario or subject file says what cannot be run; nothing has run then."""
 
@@ -44,31 +45,20 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.rules = catalogue.load()
-        asked = [subject_file.named(name, self.rules) for name in config.getoption("backend") or ["model"]]
-        self.subjects = list({(each.path, each.name): each for each in asked}.values())
-        self.backends = {
-            each.name: subjects.backend(each.kind, each.name, each.start) for each in self.subjects
-        }
+        self.benches = Benches(config.getoption("backend") or ["model"], self.rules)
         self.files = loading.scenario_files([loading.SPECS, *filter(loading.is_nightly, _asked(config))])
         self.scenarios: dict[Path, Scenario] = {}
-        self.identities: dict[str, dict[str, Any]] = {}
-        self._benches: dict[str, Bench] = {}
+        self.batches: dict[str, int] = {}
+        self._results: dict[ScenarioItem, CaseResult] = {}
 
-    def bench(self, subject: SubjectFile) -> Bench:
-        """Return what judges a subject; it is asked who it is at the first time."""
-        if subject.name not in self._benches:
-            backend = self.backends[subject.name]
-            oracle = None if subject.kind == "model" else Model().run
-            who = backend.identity()
-            if isinstance(who, Identity):
-                known = {"version": who.version, "capabilities": dict(who.capabilities)}
-                self.identities[subject.name] = known
-                deviations = subject.deviations_of(who.version)
-                bench = Bench(backend.run, oracle, self.rules, deviations, who.capabilities)
-            else:
-                bench = Bench(lambda programs: repeat(who, len(programs)), oracle, self.rules, (), None)
-            self._benches[subject.name] = bench
-        return self._benches[subject.name]
+    def result(self, item: ScenarioItem) -> CaseResult:
+        """Run the selected cases of the item's batch together, then answer from memory."""
+        if item not in self._results:
+            found = (each for each in item.session.items if isinstance(each, ScenarioItem))
+            batch = [each for each in found if each.batch == item.batch]
+            results = self.benches.bench(item.subject).results([each.case for each in batch])
+            self._results.update(zip(batch, results, strict=True))
+        return self._results.pop(item)
 
 
 RUN = pytest.StashKey[Run]()
@@ -90,7 +80,10 @@ def pytest_configure(config: pytest.Config) -> None:
         if not hasattr(config, "workerinput"):
             _refuse_strays()
             run.scenarios = dict(zip(run.files, loading.load_all(run.files), strict=True))
+            run.batches = together(run.scenarios.values())
             config.pluginmanager.register(Recorder(run))
+        else:
+            run.batches = config.workerinput[BATCHES]
     except MalformedError as wrong:
         pytest.exit(str(wrong), returncode=WRONG_FILES)
 
@@ -122,28 +115,15 @@ class ScenarioFile(pytest.File):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.run = self.config.stash[RUN]
-        self._results: dict[ScenarioItem, CaseResult] = {}
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield every case once for each subject."""
         scenario = self.run.scenarios.get(self.path) or loading.load(self.path)
-        for subject in self.run.subjects:
+        for subject in self.run.benches.subjects:
             for case in scenario.cases:
                 yield ScenarioItem.from_parent(
                     self, name=f"{case.id}[{subject.name}]", scenario=scenario, case=case, subject=subject
                 )
-
-    def result(self, item: ScenarioItem) -> CaseResult:
-        """Run the file's selected cases on the item's subject together, then answer from memory."""
-        if item not in self._results:
-            batch = [
-                other
-                for other in self.session.items
-                if isinstance(other, ScenarioItem) and other.parent is self and other.subject is item.subject
-            ]
-            results = self.run.bench(item.subject).results([each.case for each in batch])
-            self._results.update(zip(batch, results, strict=True))
-        return self._results.pop(item)
 
 
 class ScenarioItem(pytest.Item):
@@ -154,16 +134,17 @@ class ScenarioItem(pytest.Item):
     def __init__(self, *, scenario: Scenario, case: Case, subject: SubjectFile, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scenario, self.case, self.subject = scenario, case, subject
+        self.batch = self.parent.run.batches[scenario.path], subject.name
 
     def runtest(self) -> None:
         """Run, judge, report."""
         run, name = self.parent.run, self.subject.name
         allure.describe(self.scenario, self.case, name, run.rules)
-        result = self.parent.result(self)
-        allure.show(result, run.bench(self.subject).capabilities or {})
+        result = run.result(self)
+        allure.show(result, run.benches.bench(self.subject).capabilities or {})
         file = "" if self.subject.is_shipped else str(self.subject.path)
         judged = Judged(self.scenario, self.case, name, result, file)
-        self.user_properties.append((RECORD, packed(judged, run.identities.pop(name, {}))))
+        self.user_properties.append((RECORD, packed(judged, run.benches.identities.pop(name, {}))))
         match result.verdict:
             case Verdict.CONFORMS:
                 return
@@ -208,13 +189,32 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+class Batches(LoadScopeScheduling):
+    """Gives each worker whole batches: a batch is one subject's, and takes as few boots as may be."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, case = nodeid.partition("::")
+        batch = self.config.stash[RUN].batches.get(file)
+        return file if batch is None else f"{batch}{case[case.find('[') :]}"
+
+
 class Recorder:
     """Gathers what all processes found, in the controlling one, and says it at the end."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.ledger = Ledger(run.subjects, tuple(run.scenarios.values()))
+        self.ledger = Ledger(run.benches.subjects, tuple(run.scenarios.values()))
         self.found: summary.Summary | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker what runs together."""
+        node.workerinput[BATCHES] = self.run.batches
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LoadScopeScheduling:
+        """Keep batches together."""
+        return Batches(config, log)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is to run, where this process runs it."""

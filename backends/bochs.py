@@ -139,6 +139,7 @@ class Bochs:
             folder=folder,
             environment=self._environment(),
             deadline=BOOT_SECONDS + PROGRAM_SECONDS * programs,
+            silence=BOOT_SECONDS,
         )
         return _read(folder, ended, self.door)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +35,19 @@ class Ended:
         return f"exit status {self.status}"
 
 
-def run(command: Sequence[str], *, folder: Path, environment: Mapping[str, str], deadline: float) -> Ended:
+def run(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    deadline: float,
+    silence: float = math.inf,
+) -> Ended:
     """Run *command* in *folder* without input, in a session of its own, for at most *deadline* seconds.
 
-    It gets SIGKILL when this process ends, however that ends, and at the deadline; its output goes to
-    files in *folder*. Raises OSError where it cannot be started or the folder cannot be written.
+    It gets SIGKILL when this process ends, however that ends, at the deadline, and where its standard
+    output does not grow for *silence* seconds (it may take twice as long); its output goes to files in
+    *folder*. Raises OSError where it cannot be started or the folder cannot be written.
     """
     outputs = folder / "stdout", folder / "stderr"
     with outputs[0].open("wb") as out, outputs[1].open("wb") as err:
@@ -51,7 +61,7 @@ def run(command: Sequence[str], *, folder: Path, environment: Mapping[str, str],
             start_new_session=True,
         )
         try:
-            timed_out = not _ends_within(process.pid, deadline)
+            timed_out = not _ends_within(process.pid, deadline, silence, outputs[0])
         finally:
             if process.poll() is None:
                 process.kill()
@@ -67,10 +77,14 @@ def guard() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "KILL", prlimit, f"--fsize={MOST_OUTPUT}", "--")
 
 
-def _ends_within(pid: int, seconds: float) -> bool:
+def _ends_within(pid: int, seconds: float, silence: float, output: Path) -> bool:
     """Wait for a child of ours to end, without polling; it is left to be reaped."""
-    handle = os.pidfd_open(pid)
+    handle, end, said = os.pidfd_open(pid), time.monotonic() + seconds, -1
     try:
-        return bool(select.select([handle], [], [], seconds)[0])
+        while not select.select([handle], [], [], max(0.0, min(silence, end - time.monotonic())))[0]:
+            before, said = said, output.stat().st_size
+            if said == before or time.monotonic() >= end:
+                return False
+        return True
     finally:
         os.close(handle)

@@ -90,7 +90,7 @@ def test_a_sweep_of_the_night_runs_where_it_is_named(project: copied.Project) ->
     for named in ("specs/sweeps/nightly", sweep, f"{sweep}::swept[right]"):
         assert project.pytest(named, "--backend", "right").batches == ("right 6",)
     both = project.pytest("specs", "specs/sweeps/nightly", "--backend", "right", "-n2")
-    assert both.batches == ("right 2", "right 6")
+    assert both.batches == ("right 8",)
     project.write(sweep, copied.SWEEP.replace("rdmsr:", "rdmzr:"))
     assert project.pytest("specs", "--backend", "right").status == 0
     assert project.pytest("specs", "specs/sweeps/nightly", "--backend", "right").status == 2

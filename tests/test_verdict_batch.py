@@ -8,11 +8,11 @@ from dataclasses import replace
 import judged as j
 import pytest
 
-from runner.judging.batch import Bench, Run
+from runner.judging.batch import POINTS, Bench, Run, together
 from runner.judging.verdict import CaseResult, Verdict
 from runner.outcome import Answer, Unsupported
-from runner.program import Program
-from runner.scenario import Case, Expected
+from runner.program import Level, Program
+from runner.scenario import Case, Expected, Scenario
 
 RIGHT: Answer = j.READ_SEEN
 ONE = j.case(j.READ)
@@ -117,3 +117,23 @@ def test_a_sweep_is_judged_by_the_oracle() -> None:
 
     (swept,) = results(Backend(), SWEPT, oracle=silent)
     assert (swept.verdict, swept.reason) == (UNSUPPORTED, "the reference model: not modelled")
+
+
+def file(name: str, points: int) -> Scenario:
+    return Scenario(name, "A file", Level.VMX, (j.case(*[j.READ] * points),))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ((1, 1, 1), [0, 0, 0]),
+        ((POINTS - 1, 1, 1), [0, 0, 1]),
+        ((POINTS, 1), [0, 1]),
+        ((1, POINTS, 1), [0, 1, 2]),
+        ((POINTS + 1, 1), [0, 1]),
+        ((), []),
+    ],
+)
+def test_files_in_order_fill_batches(sizes: tuple[int, ...], batches: list[int]) -> None:
+    files = [file(str(number), size) for number, size in enumerate(sizes)]
+    assert together(files) == {each.path: batch for each, batch in zip(files, batches, strict=True)}

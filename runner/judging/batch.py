@@ -6,7 +6,7 @@ Whatever goes wrong on the way leaves *broken* for the cases without an answer, 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 
@@ -14,12 +14,27 @@ from runner.judging.deviations import Deviation, plainly
 from runner.judging.verdict import CaseResult, Catalogue, judge
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
-from runner.scenario import Case
+from runner.scenario import Case, Scenario
 
 Run = Callable[[Sequence[Program]], Iterator[Answer]]
 """Yields one answer a program, in order."""
 
+POINTS = 2500
+"""Points of a batch, about: a boot costs as much as hundreds of them, and several processes share a run."""
+
 NO_ORACLE_FOR_ITSELF = Unsupported("not run: the reference model is the oracle and cannot confirm itself")
+
+
+def together(scenarios: Iterable[Scenario]) -> dict[str, int]:
+    """Return the number of the batch that each file belongs to, by its path; files come in order."""
+    batch, room, found = 0, POINTS, dict[str, int]()
+    for scenario in scenarios:
+        points = sum(len(case.points) for case in scenario.cases)
+        if points > room and room < POINTS:
+            batch, room = batch + 1, POINTS
+        room -= points
+        found[scenario.path] = batch
+    return found
 
 
 @dataclass(frozen=True, slots=True)
