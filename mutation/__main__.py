@@ -18,7 +18,7 @@ from backends.faulty.private import FOLDER
 from mutation import equivalent, mutants, record, session, trial
 from mutation.mutant import Mutant
 from mutation.result import Result
-from mutation.session import End, Outcome
+from mutation.session import End, Outcome, TrialError
 from runner.reading.problems import MalformedError
 
 LEAST_SECONDS, FACTOR = 5, 4
@@ -47,7 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [mutant for mutant in every if not options.modules or mutant.module in options.modules]
     if options.sample is not None and options.sample < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.sample)  # noqa: S311 - no secret
-    found = dict(_tried(chosen, options.workers))
+    try:
+        found = dict(_tried(chosen, options.workers))
+    except TrialError as failed:
+        print(f"the trial of this mutant failed, as it says above; the run ends here:\n  {failed}")
+        return FAILED
     result = Result(found, explained)
     print(*result.words(), sep="\n")
     return 0 if result.suffices else FAILED

@@ -1,15 +1,13 @@
 """The mutants of the reference model: its modules with one small change each.
 
-What can be changed and into what is mutmut's; here stands only what is left alone, since no scenario
-could see it: annotations, imports, texts, the sentences and rule ids that go into a trace, and the branches
-in which the model says that it does not know something.
+What can be changed and into what is mutmut's; what is left alone, since no scenario could see it, stands in
+`unseen`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -19,17 +17,14 @@ from libcst.metadata import CodeRange, MetadataWrapper, WhitespaceInclusivePosit
 from mutmut.mutation.mutators import mutation_operators, operator_string
 
 from mutation.mutant import Mutant
+from mutation.unseen import TEXTS, is_strict, refuses, unseen
 
 OPERATORS: Final = tuple(pair for pair in mutation_operators if pair[1] is not operator_string)
 UNTOUCHED = frozenset({"trace.py"})
 """Modules that decide nothing."""
 
-TRACE_CALLS = frozenset({"by", "at_step", "at_entry", "NotModelled"})
-TRACE_NAMES = frozenset({"by", "rule", "sentence", "trace"})
-ALONE_NAMES = TRACE_NAMES | {"__slots__", "MODELLED"}
-LEFT_ALONE = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.Param)
-TEXTS = (cst.SimpleString, cst.ConcatenatedString, cst.FormattedString)
-TYPE_ALIAS = re.compile(r"_?[A-Z][a-z]\w*")
+TRACE_ARGUMENTS = frozenset({"by", "rule", "sentence", "trace"})
+"""Parameters of the model's functions that are for the trace."""
 
 
 def model(folder: Path) -> Mapping[str, str]:
@@ -51,7 +46,7 @@ def _mutants_of(name: str, text: str) -> Iterator[Mutant]:
     tree = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
     spans = tree.resolve(WhitespaceInclusivePositionProvider)
     lines = text.splitlines(keepends=True)
-    for original, mutated in _changes(tree.module):
+    for original, mutated in _changes(tree.module, unseen(tree)):
         changed = _replaced(tree.module, lines, spans[original], original, mutated)
         was, now = _difference(lines, changed)
         if was != now:
@@ -85,46 +80,28 @@ def _joined(lines: list[str]) -> str:
     return " ".join(line.strip() for line in lines)
 
 
-def _changes(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
+def _changes(node: cst.CSTNode, hidden: Container[cst.CSTNode]) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
     """Yield the nodes that are changed, each with what stands there instead."""
-    if _is_left_alone(node):
+    if node in hidden:
         return
     for kind, operator in OPERATORS:
         if isinstance(node, kind):
-            yield from ((node, each) for each in operator(node) if not _is_unseen(node, each))
-    for child in [node.orelse] if isinstance(node, cst.If) and _decides_nothing(node) else node.children:
-        if child is not None:
-            yield from _changes(child)
+            yield from ((node, each) for each in operator(node) if not _is_unseen(node, each, hidden))
+    for child in node.children:
+        yield from _changes(child, hidden)
 
 
-def _is_left_alone(node: cst.CSTNode) -> bool:
-    match node:
-        case cst.Call(func=cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name))):
-            return name in TRACE_CALLS
-        case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(value=name))], value=value):
-            return isinstance(value, TEXTS) or name in ALONE_NAMES or TYPE_ALIAS.fullmatch(name) is not None
-        case cst.AnnAssign(target=cst.Name(value=name)):
-            return name in ALONE_NAMES
-        case cst.FunctionDef(name=cst.Name(value=name), returns=cst.Annotation(annotation=result)):
-            return name.startswith("_say_") or (isinstance(result, cst.Name) and result.value == "str")
-        case cst.Arg():
-            return _is_strict(node)
-        case cst.IfExp(body=one, orelse=other):
-            return isinstance(one, TEXTS) and isinstance(other, TEXTS)
-        case _:
-            return isinstance(node, LEFT_ALONE)
-
-
-def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
+def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode, hidden: Container[cst.CSTNode]) -> bool:
     """Whether nobody can see the change: it takes away a text, say, or makes ``None`` of ``False``."""
     match node, mutated:
         case cst.Assign(value=cst.Name(value="False")) | cst.AnnAssign(value=cst.Name(value="False")), _:
             return True
         case cst.Match(), cst.Match():
-            return any(_decides_nothing(case) for case in node.cases if case not in mutated.cases)
+            dropped = [case for case in node.cases if case not in mutated.cases]
+            return any(case in hidden or refuses(case.body) for case in dropped)
         case cst.Call(), cst.Call():
             changed = [argument for argument in node.args if argument not in mutated.args]
-            return any(_is_of_trace(each.value) or _is_strict(each) for each in changed)
+            return any(_is_of_trace(each.value) or is_strict(each) for each in changed)
         case _:
             return False
 
@@ -132,39 +109,6 @@ def _is_unseen(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
 def _is_of_trace(value: cst.BaseExpression) -> bool:
     match value:
         case cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name)):
-            return name in TRACE_NAMES
+            return name in TRACE_ARGUMENTS
         case _:
             return isinstance(value, TEXTS)
-
-
-def _is_strict(argument: cst.Arg) -> bool:
-    """Whether an argument is the ``strict`` of a ``zip``, which only refuses mistakes of the model itself."""
-    return argument.keyword is not None and argument.keyword.value == "strict"
-
-
-def _decides_nothing(node: cst.CSTNode) -> bool:
-    """Whether a branch only speaks to the trace, or only says that the model does not know something."""
-    match node:
-        case cst.If(body=cst.IndentedBlock(body=body)) | cst.MatchCase(body=cst.IndentedBlock(body=body)):
-            return _is_refusal(body[0]) or all(map(_speaks, body))
-        case _:
-            return False
-
-
-def _is_refusal(statement: cst.CSTNode) -> bool:
-    match statement:
-        case cst.SimpleStatementLine(body=[cst.Raise(exc=cst.Call(func=cst.Name(value="NotModelled")))]):
-            return True
-        case _:
-            return False
-
-
-def _speaks(statement: cst.CSTNode) -> bool:
-    """Whether a statement is a call of the trace, or makes a text for one."""
-    match statement:
-        case cst.SimpleStatementLine(body=[cst.Expr(value=cst.Call() as call)]):
-            return _is_left_alone(call)
-        case cst.SimpleStatementLine(body=[cst.Assign() as assignment]):
-            return _is_left_alone(assignment)
-        case _:
-            return False

@@ -6,6 +6,7 @@ import gc
 import resource
 import signal
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from mutation.mutant import Mutant
-from mutation.trial import Listed, first, notice
+from mutation.trial import Listed, bench, notice
 
 FORK = get_context("fork")
 MEMORY = 2 << 30
@@ -22,8 +23,12 @@ WALL_FACTOR = 20
 """How much longer than its processor time a trial may take on a machine that is busy."""
 
 
+class TrialError(Exception):
+    """A trial failed, whatever its mutant: nothing is known of the model, and the run cannot go on."""
+
+
 class End(Enum):
-    """How the trial of a mutant ended."""
+    """How the trial of a mutant ended; ``ERROR``: the model cannot be imported or not say what it is."""
 
     KILLED = "killed"
     TIMEOUT = "timeout"
@@ -56,9 +61,30 @@ class _Running:
         self.process.join()
         if self.process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
             return Outcome(End.TIMEOUT)
-        said = self.pipe.recv() if self.process.exitcode == 0 and self.pipe.poll() else Outcome(End.ERROR)
+        if self.process.exitcode or not self.pipe.poll():
+            raise TrialError(self.mutant.id)
+        said = self.pipe.recv()
         assert isinstance(said, Outcome)  # noqa: S101 - our own child sends nothing else
         return said
+
+
+class _Order:
+    """In which order cases are tried: likely killers first."""
+
+    def __init__(self, listed: Sequence[Listed], killers: Mapping[str, str]) -> None:
+        self._listed = listed
+        self._killers = killers
+        self._kills: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def of(self, mutant: Mutant) -> Sequence[Listed]:
+        """Return the cases in the order in which they are tried on a mutant."""
+        killer, kills = self._killers.get(mutant.id), self._kills[mutant.module]
+        return sorted(self._listed, key=lambda each: (each.id != killer, -kills[each.id]))
+
+    def learn(self, mutant: Mutant, outcome: Outcome) -> None:
+        """Note which case killed a mutant."""
+        if outcome.by:
+            self._kills[mutant.module][outcome.by] += 1
 
 
 def outcomes(
@@ -71,22 +97,23 @@ def outcomes(
 ) -> Iterator[tuple[Mutant, Outcome]]:
     """Yield how the trial of each mutant ended, in the order in which they end.
 
-    *killers* has the cases that killed mutants before, by the mutant's id: they are tried first. A trial
-    that takes more than *seconds* of processor time is ended.
+    *killers* has the cases that killed mutants before, by the mutant's id: each is tried first, then those
+    that killed most of the same module. A trial that takes more than *seconds* of processor time is ended.
     """
     gc.freeze()  # else each child's first collection copies all scenarios
+    order = _Order(listed, killers)
     waiting = list(reversed(mutants))
     running: list[_Running] = []
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 mutant = waiting.pop()
-                killer = killers.get(mutant.id, "")
-                running.append(_start(mutant, first(listed, killer) if killer else listed, seconds))
+                running.append(_start(mutant, order.of(mutant), seconds))
             wait([each.process.sentinel for each in running], timeout=1)
             for each in list(running):
                 if (outcome := each.outcome()) is not None:
                     running.remove(each)
+                    order.learn(each.mutant, outcome)
                     yield each.mutant, outcome
     finally:
         for each in running:
@@ -110,7 +137,13 @@ def _limited(seconds: int, sender: Connection, work: Callable[[], Outcome]) -> N
 
 def _try(mutant: Mutant, listed: Sequence[Listed]) -> Outcome:
     try:
-        noticed = notice({mutant.module: mutant.text}, listed)
+        altered = bench({mutant.module: mutant.text})
+    except OSError:
+        raise
     except Exception:  # noqa: BLE001 - a module that cannot even be imported raises anything
         return Outcome(End.ERROR)
+    try:
+        noticed = notice(altered, listed)
+    except MemoryError:
+        return Outcome(End.TIMEOUT)
     return Outcome(End.SURVIVED) if noticed is None else Outcome(End.KILLED, noticed.by, noticed.raised)

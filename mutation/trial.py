@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import backends.model  # noqa: F401 - dataclasses of a private copy look for their module by name
@@ -40,16 +40,14 @@ def cases() -> tuple[Listed, ...]:
     return tuple(sorted(found, key=lambda each: len(each.case.points)))
 
 
-def first(listed: Iterable[Listed], wanted: str) -> tuple[Listed, ...]:
-    """Return the cases, one of them before the others."""
-    return tuple(sorted(listed, key=lambda each: each.id != wanted))
+def bench(altered: Mapping[str, str]) -> Bench:
+    """Return where cases are run on the model with altered modules, whose text is given by file name."""
+    model = private.package(altered).Model()
+    return Bench(model.run, None, rules(), (), model.identity().capabilities)
 
 
-def notice(altered: Mapping[str, str], listed: Sequence[Listed]) -> Noticed | None:
-    """Return which case notices the altered modules of the model, if one does.
-
-    *altered* has the text of modules by file name. An exception that no case sees is passed on.
-    """
+def notice(altered: Bench, listed: Sequence[Listed]) -> Noticed | None:
+    """Return which case notices that the model is altered, if one does."""
     for each, verdict in _verdicts(altered, listed):
         if verdict is not Verdict.CONFORMS:
             return Noticed(each.id, verdict is Verdict.BROKEN)
@@ -58,12 +56,10 @@ def notice(altered: Mapping[str, str], listed: Sequence[Listed]) -> Noticed | No
 
 def conforming(listed: Sequence[Listed]) -> tuple[Listed, ...]:
     """Return the cases that conform on the model as it is; the others can notice nothing."""
-    return tuple(each for each, verdict in _verdicts({}, listed) if verdict is Verdict.CONFORMS)
+    return tuple(each for each, verdict in _verdicts(bench({}), listed) if verdict is Verdict.CONFORMS)
 
 
-def _verdicts(altered: Mapping[str, str], listed: Sequence[Listed]) -> Iterator[tuple[Listed, Verdict]]:
-    model = private.package(altered).Model()
-    bench = Bench(model.run, None, rules(), (), model.identity().capabilities)
+def _verdicts(on: Bench, listed: Sequence[Listed]) -> Iterator[tuple[Listed, Verdict]]:
     for each in listed:
-        [result] = bench.results([each.case])
+        [result] = on.results([each.case])
         yield each, result.verdict

@@ -43,7 +43,7 @@ def ends(*mutants: Mutant, workers: int = 2, killers: Mapping[str, str] | None =
 
 
 def test_the_cases_conform_on_the_model() -> None:
-    assert trial.notice({}, listed()) is None
+    assert trial.notice(trial.bench({}), listed()) is None
     assert trial.conforming(listed()) == listed()
 
 
@@ -161,9 +161,26 @@ def test_equivalent_mutants(tmp_path: Path) -> None:
     assert equivalent.load({"m"}, path) == {"m": "nothing that a scenario sees depends on it"}
 
 
-def test_an_outcome_that_never_comes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_killed_another_mutant_of_the_module_is_tried_first() -> None:
+    again = Mutant("tpr.py", "again", "again", NEVER_BELOW.text)
+    other = next(each.id for each in listed() if "no-secondary-controls" in each.id)
+    found = ends(NEVER_BELOW, again, killers={NEVER_BELOW.id: other}, workers=1)
+    assert found[again.id].by == other
+
+
+def test_a_trial_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: object) -> Callable[[], None]:
         raise SystemExit(3)
 
     monkeypatch.setattr(session, "notice", dies)
-    assert ends(SAME)[SAME.id] == Outcome(End.ERROR)
+    with pytest.raises(session.TrialError, match="vtpr_class >= threshold"):
+        ends(SAME)
+
+
+def test_a_model_that_cannot_be_read_is_no_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> Callable[[], None]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(session, "bench", gone)
+    with pytest.raises(session.TrialError):
+        ends(SAME)
