@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import backends.model  # noqa: F401 - dataclasses of a private copy look for their module by name
@@ -23,7 +23,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """The first case that notices a change; ``raised``: since the model raises an exception."""
+    """The first case that notices a change; ``raised``: by an exception."""
 
     by: str
     raised: bool
@@ -47,19 +47,28 @@ def bench(altered: Mapping[str, str]) -> Bench:
 
 
 def notice(altered: Bench, listed: Sequence[Listed]) -> Noticed | None:
-    """Return which case notices that the model is altered, if one does."""
-    for each, verdict in _verdicts(altered, listed):
+    """Return which case notices that the model is altered, if one does.
+
+    What the altered model says may be no observation at all, at which the judge raises an exception.
+    """
+    for each in listed:
+        try:
+            verdict = _verdict(altered, each)
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # noqa: BLE001 - the judge's, since the bench keeps the model's own
+            return Noticed(each.id, raised=True)
         if verdict is not Verdict.CONFORMS:
-            return Noticed(each.id, verdict is Verdict.BROKEN)
+            return Noticed(each.id, raised=verdict is Verdict.BROKEN)
     return None
 
 
 def conforming(listed: Sequence[Listed]) -> tuple[Listed, ...]:
     """Return the cases that conform on the model as it is; the others can notice nothing."""
-    return tuple(each for each, verdict in _verdicts(bench({}), listed) if verdict is Verdict.CONFORMS)
+    unaltered = bench({})
+    return tuple(each for each in listed if _verdict(unaltered, each) is Verdict.CONFORMS)
 
 
-def _verdicts(on: Bench, listed: Sequence[Listed]) -> Iterator[tuple[Listed, Verdict]]:
-    for each in listed:
-        [result] = on.results([each.case])
-        yield each, result.verdict
+def _verdict(on: Bench, listed: Listed) -> Verdict:
+    [result] = on.results([listed.case])
+    return result.verdict
