@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from backends.model import Model
+from backends.model import explaining
 from reports import allure, summary
 from reports.failure import explained
 from reports.judged import Judged, tally
@@ -170,7 +170,7 @@ def _reasons(case: Case, result: CaseResult) -> Iterator[tuple[str, str, str]]:
     """Yield how the reference model comes to its answer at the first point that does not conform."""
     verdicts = [point.verdict for point in result.points]
     program = case.points[verdicts.index(Verdict.DOES_NOT_CONFORM)].program
-    _, reasons = Model().run_traced(program)
+    _, reasons = explaining.run_traced(program)
     many = len(program.vcpus) > 1
     yield from ((reason.place.words(many=many), reason.sentence, reason.rule) for reason in reasons)
 

@@ -20,8 +20,8 @@ from mutation.mutant import Mutant
 from mutation.unseen import TEXTS, is_strict, refuses, unseen
 
 OPERATORS: Final = tuple(pair for pair in mutation_operators if pair[1] is not operator_string)
-UNTOUCHED = frozenset({"trace.py"})
-"""Modules that decide nothing."""
+UNTOUCHED = frozenset({"trace.py", "explaining.py"})
+"""Modules that decide nothing: no scenario comes through them."""
 
 TRACE_ARGUMENTS = frozenset({"by", "rule", "sentence", "trace"})
 """Parameters of the model's functions that are for the trace."""

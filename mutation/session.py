@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from mutation.mutant import Mutant
-from mutation.trial import Listed, bench, notice
+from mutation.trial import Listed, benches, notice
 
 FORK = get_context("fork")
 MEMORY = 2 << 30
@@ -137,7 +137,7 @@ def _limited(seconds: int, sender: Connection, work: Callable[[], Outcome]) -> N
 
 def _try(mutant: Mutant, listed: Sequence[Listed]) -> Outcome:
     try:
-        altered = bench({mutant.module: mutant.text})
+        altered = benches({mutant.module: mutant.text})
     except OSError:
         raise
     except Exception:  # noqa: BLE001 - a module that cannot even be imported raises anything

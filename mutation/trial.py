@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import backends.model  # noqa: F401 - dataclasses of a private copy look for their module by name
 from backends.faulty import private
@@ -12,13 +13,20 @@ from runner.judging.verdict import Verdict
 from runner.language.loading import load_all, rules, scenario_files
 from runner.scenario import Case
 
+OTHER = {"lvt_entries": 6, "directed_eoi": False}
+"""The choices of another implementation, for the cases that suppose them (``when``)."""
+
+Benches = tuple[Bench, Bench]
+"""The model with its own choices, and with others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A case and its id."""
+    """A case and its id; ``on`` says which bench runs it."""
 
     id: str
     case: Case
+    on: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +48,17 @@ def cases() -> tuple[Listed, ...]:
     return tuple(sorted(found, key=lambda each: len(each.case.points)))
 
 
-def bench(altered: Mapping[str, str]) -> Bench:
+def benches(altered: Mapping[str, str]) -> Benches:
     """Return where cases are run on the model with altered modules, whose text is given by file name."""
-    model = private.package(altered).Model()
+    package = private.package(altered)
+    return _bench(package.Model()), _bench(package.Model(package.Implementation(**OTHER)))
+
+
+def _bench(model: Any) -> Bench:
     return Bench(model.run, None, rules(), (), model.identity().capabilities)
 
 
-def notice(altered: Bench, listed: Sequence[Listed]) -> Noticed | None:
+def notice(altered: Benches, listed: Sequence[Listed]) -> Noticed | None:
     """Return which case notices that the model is altered, if one does.
 
     What the altered model says may be no observation at all, at which the judge raises an exception.
@@ -64,11 +76,19 @@ def notice(altered: Bench, listed: Sequence[Listed]) -> Noticed | None:
 
 
 def conforming(listed: Sequence[Listed]) -> tuple[Listed, ...]:
-    """Return the cases that conform on the model as it is; the others can notice nothing."""
-    unaltered = bench({})
-    return tuple(each for each in listed if _verdict(unaltered, each) is Verdict.CONFORMS)
+    """Return the cases that conform on the model as it is, each where it does; others can notice nothing."""
+    unaltered = benches({})
+    return tuple(
+        placed
+        for placed in (replace(each, on=0 if _conforms(unaltered, each) else 1) for each in listed)
+        if placed.on == 0 or _conforms(unaltered, placed)
+    )
 
 
-def _verdict(on: Bench, listed: Listed) -> Verdict:
-    [result] = on.results([listed.case])
+def _conforms(on: Benches, listed: Listed) -> bool:
+    return _verdict(on, listed) is Verdict.CONFORMS
+
+
+def _verdict(on: Benches, listed: Listed) -> Verdict:
+    [result] = on[listed.on].results([listed.case])
     return result.verdict

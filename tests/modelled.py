@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from backends.model import Model
+from backends.model import Model, explaining
 from runner.apic import VIRR, VISR, VPPR, VTPR, Fill, VirtualApicPage, vectors_to_words
 from runner.outcome import Completed, Final, Observation, Outcome, StepResult
 from runner.program import Action, GuestState, Level, Program, Setup, Step
@@ -90,7 +90,7 @@ def deliveries(seen: Observation) -> list[list[tuple[int, int]]]:
 
 def rules(one: Setup, *actions: Action | Step) -> set[str]:
     """The rules by which the model decides."""
-    _, reasons = Model().run_traced(program(one, *actions))
+    _, reasons = explaining.run_traced(program(one, *actions))
     return {reason.rule for reason in reasons}
 
 

@@ -11,7 +11,7 @@ import pytest
 from modelled import DELIVERY, OPEN, POSTED, REGISTERS, page, program, rules, setup, stale_request
 
 import backends.model
-from backends.model import Model
+from backends.model import Model, explaining
 from backends.model.implementation import Implementation
 from runner.language.loading import rules as catalogue
 from runner.outcome import Observation, Unsupported, VmExit
@@ -60,7 +60,7 @@ def test_every_rule_that_the_model_names_is_in_the_catalogue_and_no_alias() -> N
 def test_a_trace_changes_nothing() -> None:
     one = setup(DELIVERY, guest=OPEN, rvi=0x61, page=page(irr=[0x61, 0x91]))
     asked = program(one, Plain.NOP, Wrmsr(0x808, 0x10), Rdmsr(0x808), Wrmsr(0x80B, 0))
-    traced, reasons = Model().run_traced(asked)
+    traced, reasons = explaining.run_traced(asked)
     assert [traced] == list(Model().run([asked]))
     assert isinstance(traced, Observation)
     assert reasons
@@ -68,7 +68,7 @@ def test_a_trace_changes_nothing() -> None:
 
 def test_decisions_say_where_they_are_made() -> None:
     asked = program(setup(DELIVERY), Wrmsr(0x808, 0x20), Plain.VMCALL, Rdmsr(0x808))
-    _, reasons = Model().run_traced(asked)
+    _, reasons = explaining.run_traced(asked)
     places = {reason.rule: (reason.place.action, reason.place.index) for reason in reasons}
     assert places["wrmsr.stores-eight-bytes"] == (Wrmsr(0x808, 0x20), 0)
     assert places["rdmsr.register-virtualization"] == (Rdmsr(0x808), 2)
@@ -76,7 +76,7 @@ def test_decisions_say_where_they_are_made() -> None:
 
 
 def test_sentences_have_the_numbers_at_hand() -> None:
-    _, reasons = Model().run_traced(program(setup(REGISTERS, page=page({0x20: 0x1234})), Rdmsr(0x802)))
+    _, reasons = explaining.run_traced(program(setup(REGISTERS, page=page({0x20: 0x1234})), Rdmsr(0x802)))
     (sentence,) = (reason.sentence for reason in reasons if reason.rule == "rdmsr.register-virtualization")
     assert "offset 020H" in sentence
     assert "VMCS field 2012H" in sentence
@@ -94,7 +94,7 @@ def test_the_trace_says_whose_page_is_read() -> None:
         "many.one-page-per-vcpu",
     }
     shared = Program(Level.VMX, (setup(REGISTERS, fields=OTHERS), setup(REGISTERS)), (Step(Rdmsr(0x802)),))
-    _, reasons = Model().run_traced(shared)
+    _, reasons = explaining.run_traced(shared)
     assert "many.shared-page-same-registers" in {reason.rule for reason in reasons}
     assert "many.one-page-per-vcpu" not in rules(setup(REGISTERS), Rdmsr(0x802))
 
@@ -161,7 +161,7 @@ def test_what_the_model_does_not_know_is_unsupported_and_says_so(what: str) -> N
 def test_a_violation_is_known_whatever_lies_in_unknown_memory() -> None:
     nowhere = ((Field.VIRTUAL_APIC_ADDRESS, Number(0)),)
     asked = program(setup(f"{REGISTERS} virtualize-apic-accesses", fields=nowhere), Plain.NOP)
-    assert [rule for rule, _ in Model().violations(asked)] == ["entry.x2apic-excludes-apic-accesses"]
+    assert [rule for rule, _ in explaining.violations(asked)] == ["entry.x2apic-excludes-apic-accesses"]
     (seen,) = Model().run([asked])
     assert isinstance(seen, Observation)
 

@@ -43,7 +43,7 @@ def ends(*mutants: Mutant, workers: int = 2, killers: Mapping[str, str] | None =
 
 
 def test_the_cases_conform_on_the_model() -> None:
-    assert trial.notice(trial.bench({}), listed()) is None
+    assert trial.notice(trial.benches({}), listed()) is None
     assert trial.conforming(listed()) == listed()
 
 
@@ -79,6 +79,17 @@ def test_a_trial_in_the_way_is_ended_when_the_run_is_left() -> None:
     tried.close()
     assert time.monotonic() - start < 5
     assert not [child for child in session.FORK.active_children() if child.is_alive() and child.join(5)]
+
+
+def test_a_case_that_supposes_another_implementation_is_run_there() -> None:
+    scenario = load(SPECS / "guest" / "register-map" / "reads.yaml")
+    cases = [trial.Listed(case.id, case) for case in scenario.cases if "entr" in case.id]
+    assert {each.id: each.on for each in trial.conforming(cases)} == {
+        "seventh-lvt-entry": 0,
+        "no-seventh-lvt-entry": 1,
+        "version-of-seven-entries": 0,
+        "version-of-six-entries": 1,
+    }
 
 
 def test_cases_with_few_points_come_first() -> None:
@@ -181,6 +192,6 @@ def test_a_model_that_cannot_be_read_is_no_mutant(monkeypatch: pytest.MonkeyPatc
     def gone(*_: object) -> Callable[[], None]:
         raise FileNotFoundError
 
-    monkeypatch.setattr(session, "bench", gone)
+    monkeypatch.setattr(session, "benches", gone)
     with pytest.raises(session.TrialError):
         ends(SAME)

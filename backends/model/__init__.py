@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backends import Identity
-from backends.model import vm_entry
-from backends.model.control_checks import Violation
 from backends.model.implementation import Implementation
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled
-from backends.model.trace import SILENT, Reason, Trace
+from backends.model.trace import SILENT, Trace
 from backends.model.waiting import EndlessError
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
@@ -31,21 +29,10 @@ class Model:
     def run(self, programs: Sequence[Program]) -> Iterator[Answer]:
         """Yield one answer a program, in order."""
         for program in programs:
-            yield self._answer(program, SILENT)
+            yield self.answer(program)
 
-    def run_traced(self, program: Program) -> tuple[Answer, tuple[Reason, ...]]:
-        """Return the answer, and the reasons for it up to where the model stopped."""
-        trace = Trace()
-        return self._answer(program, trace), tuple(trace.reasons)
-
-    def violations(self, program: Program) -> tuple[Violation, ...]:
-        """Return every rule that the first VM entry of a virtual processor violates, with a sentence."""
-        machine = Machine(program, self.implementation, SILENT)
-        return tuple(
-            violation for processor in machine.processors for violation in vm_entry.violations(processor.cpu)
-        )
-
-    def _answer(self, program: Program, trace: Trace) -> Answer:
+    def answer(self, program: Program, trace: Trace = SILENT) -> Answer:
+        """Return the answer to one program; *trace* collects the reasons for it."""
         try:
             return Machine(program, self.implementation, trace).run()
         except NotModelled as construct:

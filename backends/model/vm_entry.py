@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from backends.model import entry_checks, evaluation, guest_state_checks, msr_lists, ppr
-from backends.model.control_checks import Violation
 from backends.model.memory import NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
@@ -20,7 +17,7 @@ ENTERED = Entered()
 def enter(cpu: LogicalProcessor, lists: MsrLists) -> Entry:
     """Attempt VM entry; event injection and what is pending then come at the first boundary."""
     by = cpu.trace.by
-    _locate_structures(cpu)
+    locate_structures(cpu)
     for rule, sentence in entry_checks.violations(cpu):
         by(rule, "{}", sentence)
         by("entry.control-error-is-vmfail-7", "VM entry fails: VMfailValid(7)")
@@ -44,14 +41,7 @@ def enter(cpu: LogicalProcessor, lists: MsrLists) -> Entry:
     return ENTERED
 
 
-def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
-    """Yield everything for which VM entry would fail with error 7 or exit reason 33."""
-    _locate_structures(cpu)
-    yield from entry_checks.violations(cpu)
-    yield from guest_state_checks.violations(cpu)
-
-
-def _locate_structures(cpu: LogicalProcessor) -> None:
+def locate_structures(cpu: LogicalProcessor) -> None:
     """Find what the VMCS points to, as far as its addresses are legal and lead to known memory."""
     vmcs, memory = cpu.vmcs, cpu.memory
     cpu.words = vmcs.control_words()

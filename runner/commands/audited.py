@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from backends.model import Model
+from backends.model import explaining
 from backends.model.control_checks import Violation
 from backends.model.implementation import Implementation
 from backends.model.trace import Reason
@@ -41,29 +41,29 @@ def all_audited(dump: Dump) -> Iterator[Audited]:
 
 def audited(state: VcpuState, physical_address_width: int | None) -> Audited:
     """Return what the model says of one virtual processor."""
-    model = Model(Implementation(physical_address_width=physical_address_width or WIDEST))
-    certain, possible = _control_violations(model, state)
-    for each in _agreed([_violations(model, (setup,)) for setup in guest_checks(state)]):
+    choices = Implementation(physical_address_width=physical_address_width or WIDEST)
+    certain, possible = _control_violations(choices, state)
+    for each in _agreed([_violations(choices, (setup,)) for setup in guest_checks(state)]):
         certain.setdefault(*each)
     given = state.msr_bitmap
     if any(reserved_bits(state)):
         through = actual = Accesses({}, {})
     else:
-        through = _accesses(model, state, MsrBitmap())
-        actual = through if given is None else _accesses(model, state, given)
+        through = _accesses(choices, state, MsrBitmap())
+        actual = through if given is None else _accesses(choices, state, given)
     return Audited(state, tuple(certain.items()), tuple(possible - certain.keys()), actual, through)
 
 
-def _control_violations(model: Model, state: VcpuState) -> tuple[dict[str, str], set[str]]:
+def _control_violations(choices: Implementation, state: VcpuState) -> tuple[dict[str, str], set[str]]:
     """Return the rules broken for certain, with a sentence each, and all that may be."""
-    each = [_violations(model, setups) for setups in control_checks(state)]
+    each = [_violations(choices, setups) for setups in control_checks(state)]
     return dict(_agreed(each)), {rule for found in each for rule in found}
 
 
-def _violations(model: Model, setups: Iterable[Setup]) -> dict[str, str]:
+def _violations(choices: Implementation, setups: Iterable[Setup]) -> dict[str, str]:
     found: dict[str, str] = {}
     for setup in setups:
-        violations: Sequence[Violation] = model.violations(Program(Level.VMX, (setup,), ()))
+        violations: Sequence[Violation] = explaining.violations(Program(Level.VMX, (setup,), ()), choices)
         found.update(violations)
     return found
 
@@ -73,14 +73,14 @@ def _agreed(each: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
     return [(rule, says) for rule, says in each[0].items() if all(rule in other for other in each)]
 
 
-def _accesses(model: Model, state: VcpuState, bitmap: MsrBitmap) -> Accesses:
+def _accesses(choices: Implementation, state: VcpuState, bitmap: MsrBitmap) -> Accesses:
     reads: dict[int, list[Effect]] = {msr: [] for msr in MSRS}
     writes: dict[int, list[Effect]] = {msr: [] for msr in MSRS}
     for alike in access_controls(state):
-        chosen = next((each for each in alike if not _violations(model, (Setup(each),))), None)
+        chosen = next((each for each in alike if not _violations(choices, (Setup(each),))), None)
         for setup in () if chosen is None else accesses(state, chosen, bitmap):
             for found, actions in ((reads, _READS), (writes, _WRITES)):
-                for msr, effect in zip(MSRS, _effects(model, setup, actions), strict=True):
+                for msr, effect in zip(MSRS, _effects(choices, setup, actions), strict=True):
                     found[msr].append(effect)
     if not any(reads.values()):
         return Accesses({}, {})
@@ -91,10 +91,10 @@ def _merged(found: dict[int, list[Effect]]) -> dict[int, Effects]:
     return {msr: merged(effects) for msr, effects in found.items()}
 
 
-def _effects(model: Model, setup: Setup, actions: Sequence[Action]) -> list[Effect]:
+def _effects(choices: Implementation, setup: Setup, actions: Sequence[Action]) -> list[Effect]:
     """Return the effect of each action."""
     steps = tuple(map(Step, actions))
-    answer, reasons = model.run_traced(Program(Level.VMX, (setup,), steps))
+    answer, reasons = explaining.run_traced(Program(Level.VMX, (setup,), steps), choices)
     if not isinstance(answer, Observation):
         raise TypeError(f"the model knows what an audit asks: {answer}")
     rules: list[set[str]] = [set() for _ in steps]

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import wrap
 
-from backends.model import Model
+from backends.model import explaining
 from backends.model.trace import Place, Reason
 from runner.apic import ApicMode
 from runner.commands import asked
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     except UnknownCaseError as unknown:
         print(unknown)
         return REFUSED
-    answer, reasons = Model().run_traced(point.program)
+    answer, reasons = explaining.run_traced(point.program)
     known = isinstance(answer, Observation)
     observed = _observed(point.program, answer) if isinstance(answer, Observation) else ()
     why = _why(point.program, reasons, rules())
