@@ -16,6 +16,7 @@ import libcst as cst
 from libcst.metadata import GlobalScope, MetadataWrapper, ParentNodeProvider, ScopeProvider
 
 TRACE_CALLS: Final = frozenset({"by", "at_step", "at_entry", "NotModelled"})
+REFUSALS: Final = frozenset({"NotModelled", "EndlessError"})
 DECLARED: Final = frozenset({"__slots__", "MODELLED"})
 LEFT_ALONE: Final = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.Param)
 TEXTS: Final = (cst.SimpleString, cst.ConcatenatedString, cst.FormattedString)
@@ -38,10 +39,10 @@ def is_strict(argument: cst.Arg) -> bool:
 
 
 def refuses(node: cst.BaseSuite) -> bool:
-    """Whether statements begin with saying that the model does not know something."""
+    """Whether statements begin with saying that the model does not know something, or comes to no end."""
     match node:
         case cst.IndentedBlock(body=[cst.SimpleStatementLine(body=[cst.Raise(exc=cst.Call(func=name))]), *_]):
-            return isinstance(name, cst.Name) and name.value == "NotModelled"
+            return isinstance(name, cst.Name) and name.value in REFUSALS
         case _:
             return False
 

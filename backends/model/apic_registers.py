@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from backends.model.apic_base import IA32_APIC_BASE
 from backends.model.local_apic import (
+    BASELINE,
     ENABLED,
     ESR,
     INITIAL_COUNT,
@@ -26,10 +28,11 @@ from runner.apic import (
     EOI,
     FIRST_MSR,
     ICR,
-    REGISTERS,
+    OBSERVED_MSRS,
     REGISTERS_BY_MSR,
     REGISTERS_BY_NAME,
     SELF_IPI,
+    VECTOR_SETS,
     ApicMode,
     ApicRegister,
 )
@@ -40,18 +43,14 @@ COMPLETED = Completed()
 APICID, PPR, LDR, CMCI, CURRENT_COUNT = (
     REGISTERS_BY_NAME[name].msr for name in ("APICID", "PPR", "LDR", "LVT_CMCI", "CURRENT_COUNT")
 )
-READ_ONLY_BITS, DELIVERY_STATUS = 1 << 12 | 1 << 14, 1 << 12
+ISR, TMR, IRR = (FIRST_MSR + (offset >> 4) for offset in VECTOR_SETS.values())
+READ_ONLY_BITS = 1 << 12 | 1 << 14
 TIMER_MODE, TSC_DEADLINE_MODE, RESERVED_MODE = 0b11 << 17, 0b10 << 17, 0b11 << 17
 _SHORTEST_COUNT = 0x1000
 SUPPRESS_EOI_BROADCAST, FOCUS_PROCESSOR_CHECKING = 1 << 12, 1 << 9
 
-WATCHED = tuple(
-    register.msr
-    for register in REGISTERS
-    if register.readable
-    and register.name not in ("APICID", "VERSION", "PPR", "ICR", "CURRENT_COUNT", "LVT_CMCI")
-)
-"""Registers that the final state compares: those that say something of what a guest did to them."""
+WATCHED = tuple(sorted(OBSERVED_MSRS - {IA32_APIC_BASE}))
+"""Registers of the final state: those that say something of what a guest did to them."""
 
 _MODE_WORDS = {
     ApicMode.DISABLED: "globally disabled",
@@ -148,8 +147,8 @@ def read(apic: LocalApic, msr: int) -> int:
     stored = apic.registers.get(msr)
     if stored is not None:
         return stored
-    if 0x810 <= msr <= 0x827:
-        bits = (apic.isr, 0, apic.irr)[msr - 0x810 >> 3]  # TMR is 0
+    bits = {ISR: apic.isr, TMR: 0, IRR: apic.irr}.get(msr & ~7)
+    if bits is not None:
         return bits >> 32 * (msr & 7) & 0xFFFFFFFF
     if msr == APICID:
         return apic.identity
@@ -175,15 +174,16 @@ def load(apic: LocalApic, offset: int) -> int:
         return 0xFFFFFFFF
     register = REGISTERS_BY_MSR.get(FIRST_MSR + (offset >> 4))
     if offset & 0xF or register is None or not register.readable:
-        return 0
+        raise NotModelled(f"a load from offset {offset:X}H of the APIC's page, where no register is")
     value = read(apic, register.msr)
     return (value << 24 if register.msr == APICID else value) & 0xFFFFFFFF
 
 
 def changes(apic: LocalApic) -> tuple[tuple[int, int], ...]:
-    """Return the watched registers that differ from the baseline, by MSR number."""
-    fresh = LocalApic(apic.identity, apic.mode, apic.implementation, [])
-    return tuple((msr, read(apic, msr)) for msr in WATCHED if read(apic, msr) != read(fresh, msr))
+    """Return the watched registers that differ from the baseline, by MSR number; LDR follows the mode."""
+    return tuple(
+        (msr, read(apic, msr)) for msr in WATCHED if msr != LDR and read(apic, msr) != BASELINE.get(msr, 0)
+    )
 
 
 def _write(apic: LocalApic, msr: int, value: int) -> None:
@@ -193,7 +193,7 @@ def _write(apic: LocalApic, msr: int, value: int) -> None:
     elif msr == SELF_IPI:
         apic.send(TO_SELF << 18 | value)
     elif msr == ICR:
-        registers[ICR] = value & ~DELIVERY_STATUS
+        registers[ICR] = value
         apic.send(value)
     elif msr == ESR:
         registers[ESR], apic.errors = apic.errors, 0
@@ -215,7 +215,7 @@ def _start_timer(apic: LocalApic, count: int) -> None:
     if 0 < count < _SHORTEST_COUNT and not apic.registers[TIMER] & MASKED:
         raise NotModelled(f"a timer count of {count:X}H: what else happens in so short a time")
     apic.registers[INITIAL_COUNT] = count
-    apic.counting = count > 0
+    apic.counting = bool(count)
 
 
 def in_tsc_deadline_mode(apic: LocalApic) -> bool:

@@ -33,8 +33,7 @@ class Boundary(ABC):
         self.cpu = cpu
         self.setup = setup
         self.program = self.stream = program
-        self.deliveries = 0
-        self.events = 0
+        self.events = iter(range(MOST_EVENTS))
 
     @abstractmethod
     def perform(self) -> Run:
@@ -84,7 +83,7 @@ class Boundary(ABC):
         if information & VALID:
             if information & _INTERRUPTION_TYPE or information & 0xFF < _FIRST_INTERRUPT_VECTOR:
                 raise NotModelled(f"event injection with interruption information {information:X}H")
-            vmcs.vm_entry_interruption_information = 0
+            vmcs.vm_entry_interruption_information ^= VALID
             vector = information & 0xFF
             self.cpu.trace.by("delivery.injection-is-not-delivery", "vector {:02X}H is injected", vector)
             yield from self._interrupt(vector)
@@ -116,8 +115,7 @@ class Boundary(ABC):
                 raise Ended
 
     def _handle(self, event: Event) -> Run:
-        self.events += 1
-        if self.events > MOST_EVENTS:
+        if next(self.events, None) is None:
             raise EndlessError(f"more than {MOST_EVENTS} events, the last is {event.value}")
         match event:
             case Event.THRESHOLD_EXIT:
@@ -139,7 +137,7 @@ class Boundary(ABC):
 
     def _debug_trap(self) -> Run:
         cpu, vmcs = self.cpu, self.cpu.vmcs
-        vmcs.guest_pending_debug_exceptions = 0
+        vmcs.guest_pending_debug_exceptions ^= SINGLE_STEP
         cpu.trace.by("delivery.after-debug-trap", "the single-step trap comes before interrupts")
         if vmcs.exception_bitmap >> _DEBUG_EXCEPTION & 1:
             record, rip = self._exit_place()
@@ -156,7 +154,7 @@ class Boundary(ABC):
 
     def _external_interrupt(self) -> Run:
         cpu, by = self.cpu, self.cpu.trace.by
-        vector, information = cpu.apic.pending() or 0, 0
+        vector, information = cpu.apic.pending(), 0
         if not cpu.active.external_interrupt_exiting:
             by(
                 "controls.external-interrupt-exiting",
@@ -192,7 +190,6 @@ class Boundary(ABC):
         vmcs.guest_activity_state = int(Activity.ACTIVE)
         self.stream = Stream(range(len(steps)), steps, len(steps), owner)
         owner.delivered.append((vector, outer.rip, self.stream))
-        self.deliveries += 1
         yield from self.pass_boundary()
         yield from self.perform()
         self.stream = outer

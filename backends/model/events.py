@@ -41,7 +41,7 @@ def due(cpu: LogicalProcessor) -> Event | None:
 
 def _external_interrupt_comes(cpu: LogicalProcessor) -> bool:
     """Rules controls.external-interrupt-exiting and posted.blocking-may-delay-notification."""
-    if cpu.apic.pending() is None:
+    if not cpu.apic.pending():
         return False
     if not cpu.active.external_interrupt_exiting:
         return cpu.interruptible

@@ -104,12 +104,10 @@ class LocalApic:
         elif self.takes_interrupts:
             self.irr |= 1 << vector
 
-    def pending(self) -> int | None:
-        """Return the vector that the processor is asked to take, or ``None``."""
-        if not self.irr:
-            return None
+    def pending(self) -> int:
+        """Return the vector that the processor is asked to take, or 0."""
         vector = highest(self.irr)
-        return vector if self.takes_interrupts and vector & 0xF0 > self.ppr & 0xF0 else None
+        return vector if self.takes_interrupts and vector & 0xF0 > self.ppr & 0xF0 else 0
 
     def acknowledge(self, vector: int) -> None:
         """Move a vector from IRR to ISR."""

@@ -173,7 +173,7 @@ class NativeProcessor(Processor):
         return (IA32_APIC_BASE, apic_base.read(reset)), *registers
 
     def _external_interrupt(self) -> Run:
-        vector = self.cpu.apic.pending() or 0
+        vector = self.cpu.apic.pending()
         self.cpu.trace.by("apic.ppr-from-tpr-and-isr", "vector {:02X}H has a class above the PPR's", vector)
         self.cpu.apic.acknowledge(vector)
         yield from self._interrupt(vector)

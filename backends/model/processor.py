@@ -90,12 +90,12 @@ class Processor(Boundary):
 
     def _wait(self, action: Plain | Barrier) -> Run:
         """Wait within a step: some time for an interrupt, or for other virtual processors."""
-        cpu, stream, before = self.cpu, self.stream, self.deliveries
+        cpu, stream = self.cpu, self.stream
         cpu.vmcs.guest_interruptibility_state &= ~BLOCKED
         stream.inside = True
         if isinstance(action, Barrier):
             yield from self._wait_at(action.name)
-        while action is Plain.SPIN and self.deliveries == before:
+        while action is Plain.SPIN and not stream.record.delivered:
             if (yield Wait(Waiting.SPIN, lambda: events.due(cpu) is not None)):
                 break
             yield from self.pass_boundary()

@@ -46,7 +46,7 @@ def _take_external_interrupts(apic: LocalApic, *, acknowledged: bool) -> None:
         return
     for _ in range(256):
         vector = apic.pending()
-        if vector is None:
+        if not vector:
             return
         apic.acknowledge(vector)
         apic.end_of_interrupt()
