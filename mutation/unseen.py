@@ -77,7 +77,7 @@ class _Unseen:
             case cst.If() | cst.MatchCase():
                 return self._speaks(node)
             case cst.FunctionDef():
-                return _gives_text(node) or self._is_speaker(node)
+                return _gives_text(node) or self._is_speaker(node) or self._is_used_unseen(node.name)
             case cst.IfExp():
                 return self._is_text(node)
             case cst.Arg():

@@ -20,7 +20,6 @@ from runner.program import (
     Raise,
     Rdmsr,
     ReadCr8,
-    SetApicBase,
     Setup,
     Wrmsr,
 )
@@ -222,7 +221,7 @@ def test_the_timer_interrupts_a_guest_that_waits() -> None:
     assert deliveries(spinning)[2] == [(0xE1, 2)]
     masked = observe(setup(NATIVE, guest=OPEN), Wrmsr(0x838, 0x2000), Plain.SPIN, Rdmsr(0x839))
     assert (deliveries(masked)[1], masked.steps[2].outcomes) == ([], (Completed(0),))
-    disabled = observe(setup(NATIVE, guest=OPEN), *arm, SetApicBase(OFF), SetApicBase(X), Plain.SPIN)
+    disabled = observe(setup(NATIVE, guest=OPEN), *arm, Wrmsr(0x1B, OFF), Wrmsr(0x1B, X), Plain.SPIN)
     assert deliveries(disabled)[4] == []
     stopped = observe(setup(NATIVE, guest=OPEN), *arm, Wrmsr(0x838, 0), Plain.SPIN)
     assert deliveries(stopped)[3] == []
@@ -271,34 +270,34 @@ X, X2, OFF, INVALID = BASE | 0x800, BASE | 0xC00, BASE, BASE | 0x400
     ],
 )  # fmt: skip
 def test_transitions_between_modes(mode: ApicMode, value: int, outcome: Outcome) -> None:
-    assert native(SetApicBase(value), mode=mode) == outcome
+    assert native(Wrmsr(0x1B, value), mode=mode) == outcome
     kept = native(Rdmsr(0x1B), mode=mode)
-    after = native(SetApicBase(value), Rdmsr(0x1B), mode=mode)
+    after = native(Wrmsr(0x1B, value), Rdmsr(0x1B), mode=mode)
     assert after == (Completed(value) if outcome == DONE else kept)
 
 
 @pytest.mark.parametrize("bit", [0, 7, 9, 46, 63])
 def test_reserved_bits_of_apic_base_fault(bit: int) -> None:
-    assert native(SetApicBase(X2 | 1 << bit)) == GP0
+    assert native(Wrmsr(0x1B, X2 | 1 << bit)) == GP0
 
 
 def test_a_new_mode_is_all_that_the_final_state_says() -> None:
-    assert physical(SetApicBase(OFF)) == {0x1B: OFF}
-    assert physical(SetApicBase(OFF), SetApicBase(X), SetApicBase(X2)) == {0x80F: 0xFF}
+    assert physical(Wrmsr(0x1B, OFF)) == {0x1B: OFF}
+    assert physical(Wrmsr(0x1B, OFF), Wrmsr(0x1B, X), Wrmsr(0x1B, X2)) == {0x80F: 0xFF}
 
 
 def test_leaving_x2apic_mode_loses_the_registers_and_entering_keeps_them() -> None:
     assert native(
-        Wrmsr(0x808, 0x20), SetApicBase(OFF), SetApicBase(X), SetApicBase(X2), Rdmsr(0x808)
+        Wrmsr(0x808, 0x20), Wrmsr(0x1B, OFF), Wrmsr(0x1B, X), Wrmsr(0x1B, X2), Rdmsr(0x808)
     ) == Completed(0)
-    assert native(SetApicBase(X2), Rdmsr(0x80F), mode=ApicMode.XAPIC) == Completed(0x1FF)
-    assert native(SetApicBase(X2), Rdmsr(0x80D), mode=ApicMode.XAPIC) == Completed(1)
+    assert native(Wrmsr(0x1B, X2), Rdmsr(0x80F), mode=ApicMode.XAPIC) == Completed(0x1FF)
+    assert native(Wrmsr(0x1B, X2), Rdmsr(0x80D), mode=ApicMode.XAPIC) == Completed(1)
 
 
 def test_apic_base_follows_the_msr_bitmap_alone() -> None:
     one = setup(NATIVE, msr_bitmap=MsrBitmap(writes=((0x1B, 0x1B),)))
-    assert last(one, SetApicBase(OFF)) == VmExit(32, instruction_length=2)
-    assert final(one, SetApicBase(OFF)).physical == ()
+    assert last(one, Wrmsr(0x1B, OFF)) == VmExit(32, instruction_length=2)
+    assert final(one, Wrmsr(0x1B, OFF)).physical == ()
 
 
 # Memory-mapped reads

@@ -69,7 +69,7 @@ class Boundary(ABC):
         in_program = stream is self.program and not stream.inside
         if (in_program and stream.at_end) or not vmm.react(cpu, exit_):
             raise Ended
-        last = (self.vmm_steps() if in_program else None) or record
+        last = self.vmm_steps() or record  # in a handler none comes: they stand behind exits
         entry = self.enter()
         if not isinstance(entry, Entered):
             last.add(entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from backends.model.implementation import MODELLED, AllowedSettings, AllowedWords
+from backends.model.implementation import AllowedSettings, AllowedWords
 from backends.model.vmcs import ActiveControls, ControlWords, active_controls
 from runner.vmx import (
     CONTROL_WORDS,
@@ -19,7 +19,6 @@ from runner.vmx import (
     PrimaryControls,
     SecondaryControls,
     TertiaryControls,
-    name_of,
 )
 
 Violation = tuple[str, str]
@@ -42,26 +41,15 @@ def violations(words: ControlWords, allowed: AllowedWords) -> tuple[Violation, .
     return (*_reserved_bits(words, allowed), *_without_tpr_shadow(active), *_combinations(active))
 
 
-@lru_cache
-def unmodelled(words: ControlWords, allowed: AllowedWords) -> tuple[str, ...]:
-    """Return the names of active controls whose effect the model does not know."""
-    return tuple(
-        name_of(control)
-        for kind, word, settings in _in_force(words, allowed)
-        for control in kind
-        if control & word & ~settings.required & ~MODELLED[kind]
-    )
-
-
 def _reserved_bits(words: ControlWords, allowed: AllowedWords) -> Iterator[Violation]:
-    for kind, word, settings in _in_force(words, allowed):
+    for kind, word, settings in in_force(words, allowed):
         if word & ~settings.permitted:
             yield _RESERVED_RULES[kind], f"{kind.__name__} {word:X}H has bits that must be 0"
         if settings.required & ~word:
             yield _RESERVED_RULES[kind], f"{kind.__name__} {word:X}H lacks bits that must be 1"
 
 
-def _in_force(
+def in_force(
     words: ControlWords, allowed: AllowedWords
 ) -> Iterator[tuple[type[Control], int, AllowedSettings]]:
     """Yield the control words that act; rules entry.secondary- and entry.tertiary-reserved-bits."""

@@ -7,12 +7,16 @@ scenario has one violation at most; `violations` gives all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from backends.model import control_checks
 from backends.model.control_checks import Violation
+from backends.model.implementation import MODELLED, AllowedWords
 from backends.model.memory import NotModelled
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
+from backends.model.vmcs import ControlWords
+from runner.vmx import name_of
 
 
 def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
@@ -31,9 +35,19 @@ def violations(cpu: LogicalProcessor) -> Iterator[Violation]:
 
 def refuse_unmodelled(cpu: LogicalProcessor) -> None:
     """Raise `NotModelled` for an active control whose effect the model does not know."""
-    names = control_checks.unmodelled(cpu.words, cpu.implementation.allowed)
+    names = _unmodelled(cpu.words, cpu.implementation.allowed)
     if names:
         raise NotModelled(f"the effect of {', '.join(names)}")
+
+
+@lru_cache
+def _unmodelled(words: ControlWords, allowed: AllowedWords) -> tuple[str, ...]:
+    return tuple(
+        name_of(control)
+        for kind, word, settings in control_checks.in_force(words, allowed)
+        for control in kind
+        if control & word & ~settings.required & ~MODELLED[kind]
+    )
 
 
 def _addresses(cpu: LogicalProcessor) -> Iterator[Violation]:
@@ -118,5 +132,5 @@ def _msr_areas(cpu: LogicalProcessor) -> Iterator[Violation]:
         (vmcs.vm_exit_msr_store_count, vmcs.vm_exit_msr_store_address),
         (vmcs.vm_exit_msr_load_count, vmcs.vm_exit_msr_load_address),
     ):
-        if count and (address & 0xF or address + 16 * count - 1 >> width):
+        if count and (address & 0xF or address + 16 * count > 1 << width):
             yield "fields.msr-areas", f"an MSR area of {count} entries cannot be at {address:X}H"

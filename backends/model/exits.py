@@ -7,17 +7,15 @@ from backends.model.vmcs import BLOCKED, SINGLE_STEP, VALID
 from runner.outcome import Rip, VmExit
 from runner.vmx import Activity, Blocking, ExitReason
 
-_BLOCKING = tuple(Blocking(bits) for bits in range(16))
-_ACTIVITY = tuple(Activity)
 _HARDWARE_EXCEPTION, _ERROR_CODE_VALID = 3 << 8, 1 << 11
 
 
 def fault_like(cpu: LogicalProcessor, reason: ExitReason, length: int, qualification: int = 0) -> VmExit:
-    """Return the exit of an instruction that is not executed.
+    """Return the exit of an instruction that is not executed: the saved RIP is its own.
 
     SDM: *Architectural State Before a VM Exit* (rule exit.trap-like-and-fault-like).
     """
-    return VmExit(int(reason), qualification, Rip.SAME, instruction_length=length, blocking=blocking_of(cpu))
+    return VmExit(int(reason), qualification, instruction_length=length, blocking=blocking_of(cpu))
 
 
 def trap_like(cpu: LogicalProcessor, reason: ExitReason, qualification: int = 0) -> VmExit:
@@ -30,7 +28,7 @@ def trap_like(cpu: LogicalProcessor, reason: ExitReason, qualification: int = 0)
     by("exit.trap-like-and-fault-like", "the saved RIP is that of the next instruction")
     if vmcs.guest_interruptibility_state & BLOCKED:
         by("exit.trap-like-ends-blocking", "blocking by STI and MOV SS ends with the instruction")
-        vmcs.guest_interruptibility_state &= ~BLOCKED
+    vmcs.guest_interruptibility_state &= ~BLOCKED
     if vmcs.trap_flag:
         by("threshold.pending-single-step", "RFLAGS.TF is 1: the pending debug exceptions have bit 14")
         vmcs.guest_pending_debug_exceptions = SINGLE_STEP
@@ -47,7 +45,7 @@ def before_instruction(cpu: LogicalProcessor, reason: ExitReason, rip: Rip, info
         rip=rip,
         interruption_information=information,
         blocking=blocking_of(cpu),
-        activity=_ACTIVITY[cpu.vmcs.guest_activity_state],
+        activity=activity_of(cpu),
     )
 
 
@@ -70,9 +68,9 @@ def exception(
 
 def blocking_of(cpu: LogicalProcessor) -> Blocking:
     """Return the interruptibility state that the exit saves."""
-    return _BLOCKING[cpu.vmcs.guest_interruptibility_state & 0xF]
+    return Blocking(cpu.vmcs.guest_interruptibility_state & 0xF)
 
 
 def activity_of(cpu: LogicalProcessor) -> Activity:
     """Return the activity state."""
-    return _ACTIVITY[cpu.vmcs.guest_activity_state & 3]
+    return Activity(cpu.vmcs.guest_activity_state & 3)

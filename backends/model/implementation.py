@@ -49,11 +49,12 @@ _STORAGE_MSRS = frozenset((0x174, 0x175, 0x176))
 _OTHER_MSRS: Mapping[int, int] = MappingProxyType({**dict.fromkeys(_STORAGE_MSRS, 0), 0xC0000080: 0x500})
 """IA32_SYSENTER_CS, ESP and EIP; IA32_EFER with LME and LMA."""
 
+_TERTIARY = "IA32_VMX_PROCBASED_CTLS3"
 _CAPABILITY_MSRS = (
     "IA32_VMX_TRUE_PINBASED_CTLS",
     "IA32_VMX_TRUE_PROCBASED_CTLS",
     "IA32_VMX_PROCBASED_CTLS2",
-    "IA32_VMX_PROCBASED_CTLS3",
+    _TERTIARY,
     "IA32_VMX_TRUE_EXIT_CTLS",
     "IA32_VMX_TRUE_ENTRY_CTLS",
 )
@@ -86,18 +87,20 @@ class Implementation:
 
     def capabilities(self) -> Mapping[str, str]:
         """Return the capability MSRs, and the platform properties that a case can suppose, by name."""
-        msrs = {
-            name: f"{settings.permitted << 32 | settings.required:X}H"
-            for name, settings in zip(_CAPABILITY_MSRS, self.allowed, strict=True)
-        }
+        msrs = zip(_CAPABILITY_MSRS, self.allowed, strict=True)
         return {
-            **msrs,
-            "IA32_VMX_PROCBASED_CTLS3": f"{self.allowed[3].permitted:X}H",
+            **{name: _capability(name, settings) for name, settings in msrs},
             "physical-address-width": str(self.physical_address_width),
             "lvt-entries": str(self.lvt_entries),
             "x2apic": "true",
             "directed-eoi": str(self.directed_eoi).lower(),
         }
+
+
+def _capability(name: str, settings: AllowedSettings) -> str:
+    """Return the value of a capability MSR; of the tertiary controls it is 64 permitted bits."""
+    required = settings.required
+    return f"{settings.permitted if name == _TERTIARY else settings.permitted << 32 | required:X}H"
 
 
 MODELLED: Mapping[type[Control], int] = MappingProxyType(

@@ -7,14 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.model import apic_base, apic_registers, cr8, exits, msr_bitmap, registers
-from backends.model.apic_base import IA32_APIC_BASE
 from backends.model.memory import NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.vmcs import BLOCKED
 from runner.apic import ICR, ApicMode
 from runner.descriptor import OUTSTANDING
 from runner.outcome import GP0, Completed, Fault, VmExit
-from runner.program import Action, Cpuid, MmioRead, Plain, Post, Rdmsr, ReadCr8, SetApicBase, WriteCr8, Wrmsr
+from runner.program import Action, Cpuid, MmioRead, Plain, Post, Rdmsr, ReadCr8, WriteCr8, Wrmsr
 from runner.vmx import Access, Activity, Blocking, ExitReason
 
 COMPLETED = Completed()
@@ -52,10 +51,6 @@ def _privileged_msr(cpu: LogicalProcessor) -> Fault:
     cpu.trace.by("priority.cpl-fault-before-exit", "CPL is {}: #GP(0) before any VM exit", cpu.cpl)
     cpu.trace.by("priority.cpl-fault-leaves-page", "the virtual-APIC page is neither read nor written")
     return GP0
-
-
-def _set_apic_base(cpu: LogicalProcessor, action: SetApicBase) -> Result:
-    return _write_msr(cpu, IA32_APIC_BASE, action.value)
 
 
 def _read_cr8(cpu: LogicalProcessor, _: ReadCr8) -> Result:
@@ -172,7 +167,6 @@ _PERFORMS: Mapping[type[Any], Callable[[LogicalProcessor, Any], Result]] = Mappi
     {
         Rdmsr: _rdmsr,
         Wrmsr: _wrmsr,
-        SetApicBase: _set_apic_base,
         ReadCr8: _read_cr8,
         WriteCr8: _write_cr8,
         Cpuid: _cpuid,

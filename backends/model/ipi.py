@@ -12,22 +12,19 @@ from runner.vmx import ExitReason
 
 COMPLETED = Completed()
 
-_UNSUITABLE = 0b11 << 18 | 1 << 15 | 1 << 12 | 1 << 11 | 0b111 << 8
-"""Shorthand, trigger mode, bit 12, destination mode and delivery mode, all of which must be 0."""
+_UNSUITABLE = 0b11 << 18 | 1 << 15 | 1 << 11 | 0b111 << 8
+"""Shorthand, trigger mode, destination mode and delivery mode, all of which must be 0, as bit 12 must."""
 
 
 def virtualize(cpu: LogicalProcessor, command: int) -> Completed | VmExit:
     """Post the vector of an ICR value and notify; or return the APIC-write exit if that cannot be done."""
     by, vector, target = cpu.trace.by, command & 0xFF, command >> 32
-    entry, obstacle = 0, _obstacle(cpu, command)
-    if not obstacle:
-        entry = cpu.memory.pid_pointer(cpu.vmcs.pid_pointer_table_address + 8 * target)
-        obstacle = _invalid(cpu, entry, target)
+    obstacle = _obstacle(cpu, command) or _invalid(cpu, target)
     if obstacle:
         rule, sentence = obstacle
         by(rule, "{}: VM exit 56", sentence)
         return exits.trap_like(cpu, ExitReason.APIC_WRITE, VICR)
-    descriptor = cpu.memory.descriptor(entry & ~0x3F)
+    descriptor = cpu.memory.descriptor(_pid_pointer(cpu, target) & ~0x3F)
     descriptor.pir |= 1 << vector
     by("ipi.sets-pir-atomically", "PIR[{:02X}H] of the descriptor of {:X}H := 1", vector, target)
     _notify(cpu, descriptor)
@@ -49,8 +46,13 @@ def _obstacle(cpu: LogicalProcessor, command: int) -> tuple[str, str] | None:
     return None
 
 
-def _invalid(cpu: LogicalProcessor, entry: int, target: int) -> tuple[str, str] | None:
+def _pid_pointer(cpu: LogicalProcessor, target: int) -> int:
+    return cpu.memory.pid_pointer(cpu.vmcs.pid_pointer_table_address + 8 * target)
+
+
+def _invalid(cpu: LogicalProcessor, target: int) -> tuple[str, str] | None:
     """Return why an entry of the PID-pointer table leads to no descriptor."""
+    entry = _pid_pointer(cpu, target)
     if entry & 0x3F == 1 and not entry >> cpu.implementation.physical_address_width:
         return None
     return "ipi.pid-pointer-table-entry", f"the table's entry for {target:X}H, {entry:X}H, is not valid"
