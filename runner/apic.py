@@ -139,6 +139,11 @@ def processor_priority(vtpr: int, svi: int) -> int:
     return vtpr & 0xFF if vtpr & 0xF0 >= svi & 0xF0 else svi & 0xF0
 
 
+def logical_id(identity: int) -> int:
+    """Return the LDR of an APIC ID. SDM: *Deriving Logical x2APIC ID from the Local x2APIC ID*."""
+    return (identity & 0xFFFF0) << 12 | 1 << (identity & 0xF)
+
+
 class Fill(Enum):
     """What the words of a page hold that a setup does not name."""
 

@@ -66,8 +66,7 @@ class Implementation:
 
     ``blocking_repeats``: an STI or MOV SS blocks although it stands behind another that blocks it.
     ``external_interrupts_wait_for_blocking``: such blocking delays external interrupts also with
-    *external-interrupt exiting* 1. ``equal_class_takes_tpr``: the native PPR has TPR[3:0] where
-    the classes of TPR and of the interrupt in service are equal. ``other_msrs`` are the guest's values
+    *external-interrupt exiting* 1. ``other_msrs`` are the guest's values
     of MSRs outside the local APIC, by number; those in ``storage_msrs`` keep what is written.
     """
 
@@ -81,7 +80,6 @@ class Implementation:
     svr_bit_9: bool = False
     blocking_repeats: bool = True
     external_interrupts_wait_for_blocking: bool = False
-    equal_class_takes_tpr: bool = True
     other_msrs: Mapping[int, int] = field(default_factory=lambda: _OTHER_MSRS)
     storage_msrs: frozenset[int] = _STORAGE_MSRS
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from backends.model.implementation import Implementation
 from backends.model.memory import NotModelled
-from runner.apic import ICR, REGISTERS, REGISTERS_BY_NAME, TPR, ApicMode
+from runner.apic import ICR, REGISTERS, REGISTERS_BY_NAME, TPR, ApicMode, logical_id, processor_priority
 
 LVTS = tuple(register.msr for register in REGISTERS if register.name.startswith("LVT_"))
 SVR, ESR, TIMER, INITIAL_COUNT, DCR = (
@@ -21,7 +21,7 @@ TSC_DEADLINE = 0x6E0
 
 MASKED, PERIODIC, ENABLED, BSP = 1 << 16, 1 << 17, 1 << 8, 1 << 8
 SEND_ILLEGAL_VECTOR, RECEIVE_ILLEGAL_VECTOR = 1 << 5, 1 << 6
-FIXED, LOWEST_PRIORITY = 0b000, 0b001
+FIXED = 0b000
 TO_DESTINATION, TO_SELF, TO_ALL = 0b00, 0b01, 0b10
 EVERYBODY = 0xFFFFFFFF
 
@@ -82,15 +82,12 @@ class LocalApic:
         """Rule apic.ldr-derived-from-id; outside x2APIC mode the LDR as nobody has written it."""
         if self.mode is not ApicMode.X2APIC:
             return 0
-        return (self.identity >> 4 & 0xFFFF) << 16 | 1 << (self.identity & 0xF)
+        return logical_id(self.identity)
 
     @property
     def ppr(self) -> int:
-        """Rule apic.ppr-from-tpr-and-isr."""
-        tpr, in_service = self.registers[TPR], highest(self.isr)
-        if tpr & 0xF0 == in_service & 0xF0:
-            return tpr if self.implementation.equal_class_takes_tpr else tpr & 0xF0
-        return tpr if tpr & 0xF0 > in_service & 0xF0 else in_service & 0xF0
+        """Rule apic.ppr-from-tpr-and-isr; bits 3:0 for equal classes, which it leaves open, are TPR's."""
+        return processor_priority(self.registers[TPR], highest(self.isr))
 
     @property
     def takes_interrupts(self) -> bool:
@@ -107,7 +104,7 @@ class LocalApic:
     def pending(self) -> int:
         """Return the vector that the processor is asked to take, or 0."""
         vector = highest(self.irr)
-        return vector if self.takes_interrupts and vector & 0xF0 > self.ppr & 0xF0 else 0
+        return vector if self.takes_interrupts and vector >> 4 > self.ppr >> 4 else 0
 
     def acknowledge(self, vector: int) -> None:
         """Move a vector from IRR to ISR."""
@@ -128,17 +125,13 @@ class LocalApic:
 
     def send(self, command: int) -> None:
         """Send what an ICR value says. SDM: *ICR Operation in x2APIC Mode*."""
-        vector, delivery_mode = command & 0xFF, command >> 8 & 7
-        targets = list(self._targets(command))
-        if delivery_mode not in (FIXED, LOWEST_PRIORITY):
-            if targets:
-                raise NotModelled(
-                    f"an IPI with delivery mode {delivery_mode:03b}B: the model sends fixed ones"
-                )
-            return
+        delivery_mode = command >> 8 & 7
+        if delivery_mode != FIXED:
+            raise NotModelled(f"an IPI with delivery mode {delivery_mode:03b}B: the model sends fixed ones")
+        vector = command & 0xFF
         if vector < 16:
             self.errors |= SEND_ILLEGAL_VECTOR
-        for apic in targets[:1] if delivery_mode == LOWEST_PRIORITY else targets:
+        for apic in self._targets(command):
             apic.accept(vector)
 
     def _targets(self, command: int) -> Iterator[LocalApic]:

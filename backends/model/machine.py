@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from backends.model import apic_base, apic_registers, exits
 from backends.model.apic_base import IA32_APIC_BASE
 from backends.model.implementation import Implementation
@@ -17,9 +19,6 @@ from runner.apic import ApicMode
 from runner.outcome import Final, Observation, StepResult
 from runner.program import Level, Program
 
-_NO_DESCRIPTOR = (0,) * 8
-NOTHING = StepResult(())
-
 
 class Machine:
     """Everything that one program needs, fresh."""
@@ -32,7 +31,7 @@ class Machine:
         self.processors: list[Processor] = []
         for index, setup in enumerate(program.vcpus):
             own = structures_of(index)
-            memory.pages[own.virtual_apic_page] = MemoryPage(own.virtual_apic_page, setup.page)
+            memory.pages[own.virtual_apic_page] = MemoryPage(setup.page)
             memory.bitmaps[own.msr_bitmap] = setup.msr_bitmap
             if setup.posted is not None:
                 destination = index if setup.apic_mode is ApicMode.X2APIC else index << 8
@@ -48,14 +47,12 @@ class Machine:
     def run(self) -> Observation:
         """Run the program to its end on every virtual processor."""
         take_turns([processor.run() for processor in self.processors], self.bus)
-        results: list[StepResult] = [NOTHING] * len(self.program.steps)
-        for processor in self.processors:
-            stream = processor.program
-            for index, record in zip(stream.indices, stream.records, strict=True):
-                results[index] = record.result()
+        results: dict[int, StepResult] = {}
+        for stream in (processor.program for processor in self.processors):
+            results.update(zip(stream.indices, (record.result() for record in stream.records), strict=True))
         observation = Observation(
             tuple(processor.entry for processor in self.processors),
-            tuple(results),
+            tuple(results[index] for index in range(len(self.program.steps))),
             tuple(_final(processor) for processor in self.processors),
         )
         self.processors.clear()
@@ -69,15 +66,15 @@ def _final(processor: Processor) -> Final:
         return Final(physical=registers)
     cpu, own = processor.cpu, structures_of(processor.cpu.index)
     descriptor = cpu.memory.descriptors.get(own.descriptor)
-    return Final(
+    final = Final(
         cpu.memory.pages[own.virtual_apic_page].changed(),
         cpu.vmcs.rvi,
         cpu.vmcs.svi,
-        descriptor.words() if descriptor else _NO_DESCRIPTOR,
-        _physical_changes(cpu.apic, processor),
-        exits.activity_of(cpu),
-        exits.blocking_of(cpu),
+        physical=_physical_changes(cpu.apic, processor),
+        activity=exits.activity_of(cpu),
+        blocking=exits.blocking_of(cpu),
     )
+    return replace(final, pid=descriptor.words()) if descriptor else final
 
 
 def _physical_changes(apic: LocalApic, processor: Processor) -> tuple[tuple[int, int], ...]:

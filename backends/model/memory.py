@@ -84,10 +84,9 @@ def address_of(page: PageAddress, field: Field, vcpu: int) -> int:
 class MemoryPage:
     """A page that can serve as virtual-APIC page, in 32-bit words by offset."""
 
-    __slots__ = ("_fill", "_initial", "_words", "address")
+    __slots__ = ("_fill", "_initial", "_words")
 
-    def __init__(self, address: int, initial: VirtualApicPage) -> None:
-        self.address = address
+    def __init__(self, initial: VirtualApicPage) -> None:
         self._initial = initial
         self._fill = fill_bytes(initial.fill, initial.value)
         self._words = dict(initial.words)
@@ -181,7 +180,7 @@ class Memory:
         """Return the page at *address*; ``None`` where nothing is known of that memory."""
         page = self.pages.get(address)
         if page is None and address == STALE_PAGE:
-            page = self.pages[address] = MemoryPage(address, VirtualApicPage(Fill.VALUE, STALE))
+            page = self.pages[address] = MemoryPage(VirtualApicPage(Fill.VALUE, STALE))
         return page
 
     def is_stale(self, address: int) -> bool:

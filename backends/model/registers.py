@@ -61,7 +61,7 @@ def _from_page(cpu: LogicalProcessor, msr: int, rule: str, why: str) -> Complete
         " VMCS field 2012H (here {:X}H): EAX {:X}H ({}), EDX {:X}H"
     )
     low, high = value & 0xFFFFFFFF, value >> 32
-    cpu.trace.by(rule, sentence, why, msr, offset, page.address, low, low, high)
+    cpu.trace.by(rule, sentence, why, msr, offset, cpu.vmcs.virtual_apic_address, low, low, high)
     return Completed(value)
 
 

@@ -77,7 +77,7 @@ def _say_whose_page(cpu: LogicalProcessor) -> None:
     by = cpu.trace.by
     if cpu.page is None:
         return
-    address = cpu.page.address
+    address = cpu.vmcs.virtual_apic_address
     by("page.at-virtual-apic-address", "VMCS field 2012H: the virtual-APIC page is at {:X}H", address)
     if cpu.memory.is_stale(address):
         by("page.never-initialized", "nobody has prepared that page, and the processor never initializes it")

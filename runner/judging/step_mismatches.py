@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from runner.apic import logical_id
 from runner.judging.exit_mismatches import Mismatch, exit_mismatches, is_between
 from runner.judging.expectation_words import expectation_words, step_expectation_words
 from runner.judging.pages import happens_in_root, held
@@ -154,16 +155,11 @@ def _relative(place: Place, relative: Relative, result: StepResult) -> Resolved:
             value = held(place.program, place.observation, steps, place.step.vcpu, place.step.action.msr)
             return None if value is None else Completed(value)
         case Relative.LOGICAL_ID if isinstance(physical, Completed) and physical.value is not None:
-            return Completed(_logical_id(physical.value))
+            return Completed(logical_id(physical.value))
         case Relative.PHYSICAL | Relative.OWN_APIC_ID:
             return physical
         case _:
             return None
-
-
-def _logical_id(identity: int) -> int:
-    """Return the logical ID of an APIC ID. SDM: *Deriving Logical x2APIC ID from the Local x2APIC ID*."""
-    return (identity & 0xFFFF0) << 12 | 1 << (identity & 0xF)
 
 
 def _resolved_words(expected: OutcomeExpected, wanted: Resolved) -> str:
