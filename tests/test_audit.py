@@ -180,6 +180,24 @@ def test_an_x2apic_msr_in_an_msr_list(name: str, rule: str, rank: Rank) -> None:
     assert broken(sound(f"all.msr-lists.{name}=[{{msr: 0x174{value}}}]")) == []
 
 
+def test_a_vector_in_a_word_that_is_not_known_is_not_missed_by_rvi() -> None:
+    text = sound("all.virtual-apic-page={APICID: 0, IRR1: 0x2}")
+    assert "page.rvi-svi-in-vmcs" not in broken(text)
+    assert broken(sound("all.virtual-apic-page.IRR1=0x2")) == ["page.rvi-svi-in-vmcs"]
+
+
+def test_upper_halves_are_named_up_to_a_number() -> None:
+    assert "and more" not in one_finding(sound("all.virtual-apic-page.0x34=1")).says
+    many = found(sound("all.virtual-apic-page={fill: ones, APICID: 0, IRR: [], ISR: []}"))
+    [finding] = [each.finding for each in many if each.finding.rules[0] == "rdmsr.upper-half-from-page"]
+    assert "024H, 034H, 084H, 0A4H, 0D4H, 0F4H and more" in finding.says
+
+
+def test_nothing_is_asked_where_every_access_may_exit() -> None:
+    assert "wrmsr.guest-controls-unintercepted-apic" in asked(sound(NO_MSR_BITMAP))
+    assert asked(sound(NO_MSR_BITMAP, "all.controls.primary=")) == []
+
+
 def test_pages_of_two_virtual_processors() -> None:
     assert broken(sound(one=False)) == []
     shared = sound("vcpus.1.fields.virtual-apic-address=0x10000", "vcpus.1.reads=", one=False)
