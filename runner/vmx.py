@@ -352,6 +352,11 @@ class MsrBitmap:
         covered = msr <= LOW_MSRS[1] or HIGH_MSRS[0] <= msr <= HIGH_MSRS[1]
         return not covered or self.bit(msr, access)
 
+    @classmethod
+    def from_bytes(cls, page: bytes) -> MsrBitmap:
+        """Return the bitmap that a 4-KByte page holds."""
+        return cls(_ranges(page[:0x800]), _ranges(page[0x800:]))
+
     def to_bytes(self) -> bytes:
         """Return the 4-KByte page: read low, read high, write low, write high, 1 KByte each."""
         return _bitmap_page(self)
@@ -367,3 +372,17 @@ def _bitmap_page(bitmap: MsrBitmap) -> bytes:
                 index = msr & 0x1FFF
                 page[base + half + (index >> 3)] |= 1 << (index & 7)
     return bytes(page)
+
+
+def _ranges(maps: bytes) -> tuple[MsrRange, ...]:
+    """Return the MSRs whose bits are 1 in a low and a high map."""
+    ranges: list[MsrRange] = []
+    for start, half in ((LOW_MSRS[0], maps[:0x400]), (HIGH_MSRS[0], maps[0x400:])):
+        for index in range(8 * len(half)):
+            if half[index >> 3] >> (index & 7) & 1:
+                msr = start + index
+                if ranges and ranges[-1][1] == msr - 1:
+                    ranges[-1] = ranges[-1][0], msr
+                else:
+                    ranges.append((msr, msr))
+    return tuple(ranges)

@@ -252,6 +252,18 @@ def test_reads_that_reach_the_physical_apic() -> None:
     assert broken(sound(TPR_ONLY, NO_POSTING, INTERCEPT_INTERRUPTS, exits)) == []
 
 
+def test_a_read_of_what_the_vmm_keeps_itself_may_exit() -> None:
+    kept = READS_BUT.format("0x839, PPR, 0x810..0x827")
+    assert broken(sound(REGISTERS_ONLY, NO_POSTING, INTERCEPT_INTERRUPTS, kept)) == []
+    assert broken(sound(kept)) == ["bitmap.before-apic-virtualization"]
+
+
+def test_a_stale_intercept_of_tpr_alone() -> None:
+    finding = one_finding(sound(TPR_ONLY, NO_POSTING, INTERCEPT_INTERRUPTS, "all.msr-bitmap.read=all"))
+    assert finding.rules == ("bitmap.before-apic-virtualization", "rdmsr.tpr-from-page")
+    assert "RDMSR of 808H exits" in finding.says
+
+
 def test_an_intercepted_eoi_says_what_it_costs() -> None:
     finding = one_finding(sound(WRITES_BUT.format("0x809..0x83e")))
     assert "stays in service" in finding.says

@@ -111,6 +111,11 @@ def test_a_value_that_is_right_has_no_cause() -> None:
             "controls.activate-secondary-controls",
             "no secondary one acts",
         ),
+        (
+            ["all.apic-mode=xapic", TPR_ONLY, NO_POSTING, READ.format(2)],
+            "rdmsr.physical-read-faults",
+            "raises #GP(0)",
+        ),
         (["all.msr-bitmap.read=all", READ.format(2)], "bitmap.before-apic-virtualization", "the VMM did"),
         (["all.controls.pin-based=[]", READ.format(2)], "entry.control-error-is-vmfail-7", "VM entry fails"),
         (

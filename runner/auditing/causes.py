@@ -64,7 +64,7 @@ def _value(read: Read) -> str:
 
 
 def _from_page(audited: Audited, read: Read, page: Effect, others: Sequence[Audited]) -> Finding:
-    state, rule = audited.state, _rule_of_read(audited)
+    state, rule = audited.state, rule_of_read(audited)
     answers = f"RDMSR {register_name(read.msr)} gives {place(read.msr)} of the virtual-APIC page"
     if state.lacks_address(ADDRESS):
         unset = "was never set" if ADDRESS in state.never_set else "is 0, as if never set"
@@ -91,7 +91,7 @@ def _from_page(audited: Audited, read: Read, page: Effect, others: Sequence[Audi
 
 
 def _unknown_content(audited: Audited, read: Read, answers: str, others: Sequence[Audited]) -> Finding:
-    rule, where = _rule_of_read(audited), audited.state.fields.get(ADDRESS)
+    rule, where = rule_of_read(audited), audited.state.fields.get(ADDRESS)
     again = _same_elsewhere(audited, read, others)
     if where is None:
         says = f"{answers}. Where that page is, the dump does not say"
@@ -112,7 +112,7 @@ def _unknown_content(audited: Audited, read: Read, answers: str, others: Sequenc
 
 
 def _page_content(audited: Audited, read: Read, page: Effect, answers: str) -> Finding:
-    rule, low = _rule_of_read(audited), page.low or 0
+    rule, low = rule_of_read(audited), page.low or 0
     if low != read.value & _EAX or (read.value >> 32 and page.high not in (None, read.value >> 32)):
         held = hexadecimal(low | (page.high or 0) << 32)
         says = f"{answers}. The dump has {held} there, not {_value(read)}: another page, or another moment"
@@ -147,7 +147,7 @@ def _held(audited: Audited, read: Read, page: Effect, answers: str) -> Finding:
         f"{answers}. {_value(read)} stands there{wanted}: the processor gives what the VMM, or nobody, stored"
     )
     fix = f"Store the register's value at offset {page_offset(read.msr):03X}H, and 0 in the 4 bytes after it."
-    rule = "rdmsr.id-as-stored" if read.msr == APICID else _rule_of_read(audited)
+    rule = "rdmsr.id-as-stored" if read.msr == APICID else rule_of_read(audited)
     return _because(audited, says, rule, "page.never-initialized", fix=fix)
 
 
@@ -182,7 +182,8 @@ def not_virtualized(audited: Audited) -> tuple[str, str]:
     return "rdmsr.others-physical-without-registers", "APIC-register virtualization is 0"
 
 
-def _rule_of_read(audited: Audited) -> str:
+def rule_of_read(audited: Audited) -> str:
+    """Return the rule by which reads come from the page."""
     registers = audited.state.is_1(SecondaryControls.APIC_REGISTER_VIRTUALIZATION)
     return "rdmsr.tpr-from-page" if registers is False else "rdmsr.register-virtualization"
 

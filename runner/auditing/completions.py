@@ -151,18 +151,17 @@ def access_controls(state: VcpuState) -> Iterator[tuple[Controls, ...]]:
 def accesses(state: VcpuState, chosen: Controls, bitmap: MsrBitmap) -> Iterator[Setup]:
     """Yield a setup for each way in which an access under these controls can meet what the dump leaves open.
 
-    Each stands there twice if the page, RVI or SVI is not known whole: what is not is low in one, high
-    in the other.
+    There are two if the page, RVI or SVI is not known whole: what is not is low in one, high in the other.
+    The mode of the physical APIC, if not known, is x2APIC: in another, whatever reaches that APIC faults.
     """
-    modes = (ApicMode.X2APIC, ApicMode.XAPIC) if state.apic_mode is None else (state.apic_mode,)
     status = state.fields.get(Field.GUEST_INTERRUPT_STATUS)
-    is_known = state.page.fill is not None and status is not None
+    is_known = state.page.is_whole and status is not None
     fills = ((Fill.ZERO, 0), (Fill.ONES, _HIGHEST_CLASS))
-    for mode, (fill, unknown) in product(modes, fills[:1] if is_known else fills):
+    for fill, unknown in fills[:1] if is_known else fills:
         yield Setup(
             chosen,
             bitmap,
-            mode,
+            state.apic_mode or ApicMode.X2APIC,
             state.page.completed(fill),
             rvi=unknown if status is None else status & 0xFF,
             svi=unknown if status is None else status >> 8,

@@ -39,8 +39,6 @@ def _yaml(data: bytes, notes: Notes) -> Dump | None:
         return None
     top = read(data, notes)
     if notes.problems and b"vcpus:" not in data:
-        notes.add(
-            Mark(1, 1),
-            f"neither YAML with `vcpus` nor a VMCS dump with `{vmcs_text.GUEST_STATE}`; see README.md",
-        )
+        wanted = f"neither YAML with `vcpus` nor a VMCS dump with `{vmcs_text.GUEST_STATE}`"
+        notes.problems = [Problem(notes.file, 1, 1, f"{wanted}; see runner/auditing/README.md")]
     return None if top is None or notes.problems else yaml_dump.parse(top, notes)

@@ -101,18 +101,8 @@ def table(accesses: Accesses) -> Iterator[Row]:
 def _cells(accesses: Accesses, msr: int) -> tuple[str, str, str]:
     register = REGISTERS_BY_MSR.get(msr)
     name = re.sub(r"(?<=ISR|TMR|IRR)\d", "", register.name) if register else ""
-    reads, writes = accesses.reads[msr], accesses.writes[msr]
-    return name, _cell(map(_read_words, reads), reads), _cell((each.reach.value for each in writes), writes)
-
-
-def _cell(words: Iterable[str], effects: Effects) -> str:
-    """Join the alternatives; that an access of the physical APIC may fault goes without saying."""
-    faults = can(effects, Reach.PHYSICAL) is not None
-    return " or ".join(
-        each
-        for each, effect in zip(words, effects, strict=True)
-        if not (faults and effect.reach is Reach.FAULT)
-    )
+    read = " or ".join(map(_read_words, accesses.reads[msr]))
+    return name, read, " or ".join(effect.reach.value for effect in accesses.writes[msr])
 
 
 def _read_words(effect: Effect) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from runner.apic import EOI, ICR, REGISTERS, REGISTERS_BY_MSR, REGISTERS_BY_NAME, SELF_IPI, VECTOR_SETS
-from runner.auditing.causes import VIRTUALIZE_READS, not_virtualized
+from runner.auditing.causes import VIRTUALIZE_READS, not_virtualized, rule_of_read
 from runner.auditing.effects import MSRS, Effects, Reach, can, only, ranges
 from runner.auditing.finding import Audited, Finding, Rank
 from runner.vmx import Access, PrimaryControls, SecondaryControls
@@ -141,7 +141,7 @@ def _stale_reads(audited: Audited) -> Iterator[Finding]:
         yield Finding(
             Rank.NEXT,
             f"RDMSR of {ranges(stale)} exits, and the processor would read the virtual-APIC page.",
-            ("bitmap.before-apic-virtualization", "rdmsr.register-virtualization"),
+            ("bitmap.before-apic-virtualization", rule_of_read(audited)),
             "Clear the read bits of these MSRs in the MSR bitmap; keep them where the VMM computes the"
             " value.",
         )

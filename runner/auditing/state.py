@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from runner.apic import ApicMode, Fill, VirtualApicPage
+from runner.apic import PAGE_SIZE, ApicMode, Fill, VirtualApicPage
 from runner.program import MsrLists
 from runner.vmx import CONTROL_FIELDS, Control, Field, MsrBitmap, PrimaryControls, SecondaryControls
 
@@ -31,6 +31,11 @@ class KnownPage:
         if offset in self.words or self.fill is None:
             return self.words.get(offset)
         return VirtualApicPage(*self.fill).word(offset)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every word is known."""
+        return self.fill is not None or len(self.words) == PAGE_SIZE // 4
 
     def completed(self, fill: Fill) -> VirtualApicPage:
         """Return a page with the known words, and *fill* in place of the others."""

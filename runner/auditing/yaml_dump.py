@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from runner.apic import REGISTERS_BY_NAME, ApicMode, Fill
+from runner.apic import PAGE_SIZE, REGISTERS_BY_NAME, ApicMode, Fill
 from runner.auditing.state import Dump, KnownPage, Read, VcpuState
 from runner.language.layers import Layers
 from runner.language.loading import SPECS
@@ -19,7 +19,15 @@ from runner.language.vary import names_in
 from runner.reading.nodes import Items, Map, Node, Notes, Scalar
 from runner.reading.problems import did_you_mean
 from runner.reading.schema import Schema
-from runner.vmx import CONTROL_FIELDS, CONTROL_WORDS, CONTROLS_BY_NAME, FIELDS_BY_NAME, Control, Field
+from runner.vmx import (
+    CONTROL_FIELDS,
+    CONTROL_WORDS,
+    CONTROLS_BY_NAME,
+    FIELDS_BY_NAME,
+    Control,
+    Field,
+    MsrBitmap,
+)
 
 LANGUAGE = "scenario.schema.json"
 SCHEMA = Path(__file__).with_name("dump.schema.json")
@@ -61,8 +69,8 @@ def _state(name: str, node: Node, layers: Layers, notes: Notes) -> VcpuState:
         (node.key or node.mark).line,
         MappingProxyType({field: value for field, value in found.items() if value is not None}),
         frozenset(field for field, value in found.items() if value is None),
-        msr_bitmap(layers.inner("msr-bitmap"), notes) if layers.last("msr-bitmap") else None,
-        _page(layers.inner("virtual-apic-page"), notes),
+        _msr_bitmap(layers, notes),
+        _page(layers, notes),
         number(apic_id) if apic_id else None,
         ApicMode(word(mode)) if mode else None,
         None if interrupt_flag is None else flag(interrupt_flag),
@@ -104,15 +112,48 @@ def _control_words(layers: Layers, notes: Notes) -> Iterator[tuple[Field, int]]:
         yield CONTROL_FIELDS[kind], value
 
 
+def _msr_bitmap(layers: Layers, notes: Notes) -> MsrBitmap | None:
+    """Return the bitmap that the highest layer with one lists, or has in a file."""
+    for level in reversed(layers.levels):
+        file = level.nodes.get("msr-bitmap-file")
+        if file is not None:
+            if "msr-bitmap" in level.nodes:
+                notes.add(file.key or file.mark, "`msr-bitmap-file` beside `msr-bitmap`; keep one")
+            return MsrBitmap.from_bytes(_bytes(file, notes))
+        if "msr-bitmap" in level.nodes:
+            return msr_bitmap(layers.inner("msr-bitmap"), notes)
+    return None
+
+
 def _page(layers: Layers, notes: Notes) -> KnownPage:
-    fill = layers.last("fill")
+    file, named = layers.last("virtual-apic-page-file"), layers.inner("virtual-apic-page")
+    fill, known = named.last("fill"), dict(words(named, notes))
+    if file is not None:
+        data = _bytes(file, notes)
+        held = {at: int.from_bytes(data[at : at + 4], "little") for at in range(0, PAGE_SIZE, 4)}
+        return KnownPage(MappingProxyType({**held, **known}))
     if fill is None:
         given = None
     elif isinstance(fill, Scalar) and isinstance(fill.value, int):
         given = Fill.VALUE, int(fill.value)
     else:
         given = Fill(word(fill)), 0
-    return KnownPage(MappingProxyType(dict(words(layers, notes))), given)
+    return KnownPage(MappingProxyType(known), given)
+
+
+def _bytes(file: Node, notes: Notes) -> bytes:
+    """Return the 4096 bytes of a file beside the dump; what is wrong with it is noted."""
+    path = Path(notes.file).parent / word(file)
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(PAGE_SIZE + 1)
+    except OSError as error:
+        notes.add(file.mark, f"`{word(file)}` cannot be read: {error.strerror}")
+        return bytes(PAGE_SIZE)
+    if len(data) != PAGE_SIZE:
+        size = "more" if len(data) > PAGE_SIZE else str(len(data))
+        notes.add(file.mark, f"`{word(file)}` has {size} bytes; a page has {PAGE_SIZE}")
+    return data[:PAGE_SIZE].ljust(PAGE_SIZE, b"\0")
 
 
 def _reads(layers: Layers, notes: Notes) -> Iterator[Read]:
