@@ -165,3 +165,13 @@ def test_the_cause_comes_before_entry_checks_and_these_before_the_rest() -> None
         *("all.fields.guest-interruptibility-state=4", "all.virtual-apic-page.0x34=1"),
     )
     assert [each.finding.rank for each in found(text)] == [Rank.CAUSE, Rank.ENTRY, Rank.NEXT]
+
+
+def test_the_cause_of_one_comes_before_what_goes_wrong_next_with_another() -> None:
+    changes = (
+        "vcpus.0.virtual-apic-page.0x34=1",
+        "vcpus.1.reads.APICID=5",
+        "vcpus.1.virtual-apic-page.APICID=5",
+    )
+    placed = found(sound(*changes, one=False))
+    assert [(each.finding.rank, each.vcpus) for each in placed] == [(Rank.CAUSE, ("1",)), (Rank.NEXT, ("0",))]

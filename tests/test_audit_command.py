@@ -88,6 +88,17 @@ def test_where_vm_entry_fails_there_is_no_table(audit: Audit) -> None:
     assert text.endswith("    nothing: VM entry fails, so the guest does not run\n")
 
 
+def test_virtual_processors_that_are_set_differently(audit: Audit) -> None:
+    status, text = audit(DUMPS / "xen-4.17.log")
+    assert status == 1
+    assert (
+        "1. Virtual processor 0: VM entry fails: virtualize x2APIC mode and virtualize APIC accesses" in text
+    )
+    _, first, second = text.partition("What an access of the guest does")[2].split("  Virtual processor ")
+    assert first.startswith("0\n    nothing: VM entry fails")
+    assert second.startswith("1\n    MSR")
+
+
 def test_a_read_from_the_line(audit: Audit) -> None:
     status, text = audit(DUMPS / "linux-6.dmesg", "--read", "0x802=2621447225")
     assert status == 1

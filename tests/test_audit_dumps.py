@@ -56,6 +56,13 @@ def test_linux() -> None:
     assert (first.msr_bitmap, first.page.word(0x20), first.apic_mode) == (None, None, None)
 
 
+def test_the_cpl_is_the_dpl_of_ss() -> None:
+    first, second = dumped(LINUX.replace("attr=0x0c093", "attr=0x0c0f3", 1)).vcpus
+    assert (first.cpl, second.cpl) == (3, 0)
+    first, _ = dumped(XEN.replace("0018 0c093", "0023 0c0d3")).vcpus
+    assert first.cpl == 2
+
+
 def test_an_older_linux_without_the_address_of_the_vmcs() -> None:
     dump = load(DUMPS / "linux-5.journal")
     assert dump.remarks == ("virtual processor 0 is VPID 0x0001, line 1",)
