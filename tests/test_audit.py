@@ -210,6 +210,14 @@ def test_pages_of_two_virtual_processors() -> None:
     assert broken(sound(*same_id, one=False)) == ["rdmsr.id-as-stored"]
 
 
+def test_each_virtual_processor_is_asked_about_as_it_is_set() -> None:
+    one = "vcpus={0: {apic-id: 0}, 1: {apic-id: 0, fields: {tpr-threshold: 5}}}"
+    placed = found(sound(*NO_DELIVERY, INTERCEPT_INTERRUPTS, one))
+    assert [(each.finding.rules[0], each.vcpus) for each in placed if each.finding.rank is Rank.ENTRY] == [
+        ("entry.tpr-threshold-above-vtpr-fails", ("1",))
+    ]
+
+
 def test_secondary_controls_that_do_nothing() -> None:
     inactive = sound(PRIMARY.format("use-tpr-shadow, use-msr-bitmaps"), NO_POSTING)
     assert "controls.activate-secondary-controls" in broken(inactive)

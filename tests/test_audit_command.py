@@ -58,6 +58,39 @@ def test_questions_alone_are_0(audit: Audit, tmp_path: Path) -> None:
     assert "the MSR bitmap: the table is that of accesses whose bit is 0" in text
 
 
+def said(path: Path, audit: Audit, *changes: str) -> list[str]:
+    """Return what a dump is said not to say."""
+    path.write_text(sound(*changes), "utf-8")
+    text = audit(path)[1].partition("What the dump does not say\n")[2].partition("\n\n")[0]
+    return " ".join(text.split()).removeprefix("- ").split(" - ")
+
+
+def test_what_a_dump_does_not_say(audit: Audit, tmp_path: Path) -> None:
+    path = tmp_path / "dump.yaml"
+    words = "the pin-based controls, the primary controls, the secondary controls, the VM-exit controls"
+    assert said(path, audit) == [f"what the processor allows: reserved bits are not checked of {words}"]
+    allowed = "capabilities={pin-based: 0xff00000016, secondary: 0x7fffffff00000000}"
+    [line] = said(path, audit, allowed, "all.controls.pin-based=0x97")
+    assert line.endswith("not checked of the primary controls, the VM-exit controls")
+    [line] = said(path, audit, allowed)  # a list of controls says nothing of the other bits
+    assert line.endswith("not checked of the pin-based controls, the primary controls, the VM-exit controls")
+    lines = said(
+        path,
+        audit,
+        *("all.msr-bitmap=", "all.apic-mode=", "all.virtual-apic-page=", "all.controls.pin-based="),
+        "vcpus.0.fields.virtual-apic-address=",
+    )
+    for start in (
+        "the pin-based controls (VMCS field 4000H)",
+        "the MSR bitmap:",
+        "the virtual-APIC address (VMCS field 2012H):",
+        "what the virtual-APIC page holds",
+        "the mode of the physical APIC:",
+        "whether these entry checks pass: entry.delivery-needs-external-interrupt-exiting",
+    ):
+        assert [line for line in lines if line.startswith(start)], start
+
+
 def test_the_table(audit: Audit) -> None:
     _, text = audit(DUMPS / "sound.yaml")
     rows = [line.split() for line in text.partition("What an access of the guest does")[2].splitlines()]
