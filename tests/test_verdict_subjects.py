@@ -138,6 +138,13 @@ def test_versions(tmp_path: Path, versions: str, version: str, *, speaks: bool) 
         (HEAD + ENTRY % ("{rvi: 256}", ""), "`256`"),
         (HEAD + ENTRY % ("{value: 1, fault: '#UD'}", ""), "`fault` beside `value`"),
         (HEAD + ENTRY % ("{fault: '#ZZ'}", ""), "`#ZZ`"),
+        ("says: X\nkind: adapter\n", "`start`"),
+        ("says: X\nkind: adapter\nstart: {build: [make]}\n", "`command`"),
+        ("says: X\nkind: adapter\nstart: {command: []}\n", "a list of words"),
+        (
+            "says: X\nkind: adapter\nstart: {command: [a], deadline: 0}\n",
+            "3:33: `0` does not fit; wanted seconds",
+        ),
         (HEAD + ENTRY % ("{value: $n}", ""), "`$n`: nothing varies in a subject file"),
         (HEAD + ENTRY % ("{page: {0xb3: 0}}", ""), "0xb3"),
         (HEAD + ENTRY % ("{exit: {blocking: sti}}", ""), "`reason` is missing"),
