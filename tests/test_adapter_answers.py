@@ -197,6 +197,22 @@ def _capabilities(**changed: Any) -> dict[str, Any]:
     return {**CAPABILITIES, **changed}
 
 
+def test_a_report_says_what_an_adapter_says_of_itself() -> None:
+    assert answers.capabilities(_capabilities()).report() == {
+        "adapter": "an adapter that does one thing wrong",
+        "x2apic": "true",
+        "vmx": "true",
+        "physical-address-width": "46",
+        "lvt-entries": "7",
+        "directed-eoi": "true",
+        "IA32_VMX_PINBASED_CTLS": "0xff00000016",
+        "IA32_VMX_PROCBASED_CTLS": "0xfffbfffe0401e172",
+        "IA32_VMX_EXIT_CTLS": "0x7fffff00036dff",
+        "IA32_VMX_ENTRY_CTLS": "0xf3ff000011ff",
+        "IA32_VMX_PROCBASED_CTLS2": "0x7fff00000000",
+    }
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +72,23 @@ def test_what_crosses_is_complete() -> None:
     ]
     assert differing == []
     assert len(programs) > 19000
+
+
+def test_pytest_takes_it_as_any_subject(tmp_path: Path) -> None:
+    """What a VMM's author types, with a file of their own: one column more, and its verdicts."""
+    mine = tmp_path / "my-vmm.yaml"
+    mine.write_text(
+        "says: My VMM, driven by my adapter\nkind: adapter\n"
+        f"start: {{command: [{sys.executable}, {KITS / 'python' / 'adapter.py'}]}}\n"
+    )
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "specs/vmx/rdmsr/own-page.yaml")
+    ran = subprocess.run(
+        [sys.executable, *words, "--backend", str(mine), "--backend", "model"],
+        cwd=loading.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert re.search(r"rules +my-vmm 1 +model 1", ran.stdout)
+    assert re.search(r"all +(\d+) +\1\n", ran.stdout)

@@ -141,6 +141,12 @@ def test_an_adapter_that_writes_unasked_breaks_the_next_batch() -> None:
     assert isinstance(after, Observation)
 
 
+def test_it_need_not_read_what_it_is_sent() -> None:
+    """More than a pipe holds is on its way to a process that hangs; the next one gets the rest."""
+    found = list(backend("hang").run([PROGRAMS[1], *[PROGRAMS[0]] * 250]))
+    assert [type(each) for each in found] == [BackendBroken, *[Observation] * 250]
+
+
 def test_its_process_and_what_that_started_are_gone() -> None:
     before = _sleepers()
     answers("leave-a-child")

@@ -65,6 +65,12 @@ class Capabilities:
     version: str
     batch: int
 
+    def report(self) -> dict[str, str]:
+        """Return all of it by name, for reports and for what cases suppose with ``when``."""
+        processor = self.platform.processor.report()
+        unknown = {"vendor", "cpuid-signature"}
+        return {"adapter": self.name, **{name: processor[name] for name in processor if name not in unknown}}
+
 
 def capabilities(given: Json) -> Capabilities:
     """Return what an adapter says of itself. Raises `AnswerError`."""
@@ -112,7 +118,7 @@ def _capabilities(given: Json) -> Capabilities:
     levels = frozenset(map(Level, given["levels"]))
     processor = Processor(
         vmx=Level.VMX in levels,
-        vendor=given["name"],
+        vendor="",
         signature=0,
         features=X2APIC * given["x2apic"],
         physical_width=width,

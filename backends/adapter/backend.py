@@ -58,7 +58,7 @@ class AdapterBackend:
         found = self._capabilities()
         if not isinstance(found, Capabilities):
             return found
-        return Identity(self.name, found.version, found.platform.processor.report())
+        return Identity(self.name, found.version, found.report())
 
     def run(self, programs: Sequence[Program]) -> Iterator[Answer]:
         """Yield one answer a program, in order."""

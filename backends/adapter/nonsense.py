@@ -19,7 +19,7 @@ LONG = 4 << 20
 class Nonsense:
     """A line with its end, and what is wrong with it.
 
-    ``is_case``: it is a case with something wrong in it; ``is_unknown``: something that nobody can know.
+    ``is_case``: it is a case with something wrong in it; ``is_unknown``: a word that nobody can know.
     """
 
     says: str
@@ -32,7 +32,7 @@ def nonsense(run: str) -> Iterator[Nonsense]:
     """Yield lines that are wrong; *run* is a right one without its end, its page tagged and with words."""
     yield from _no_messages(run)
     for says, changed in _CHANGES.items():
-        unknown = says.startswith(("an unknown ", "a case without "))
+        unknown = says.startswith("an unknown ")
         yield Nonsense(says, changed(run).encode() + b"\n", is_case=True, is_unknown=unknown)
     yield from _random(run.encode())
 
