@@ -105,6 +105,23 @@ def test_several_domains_of_xen() -> None:
     assert [state.name for state in dumped(XEN + more).vcpus] == ["d3v0", "d3v1", "d4v0", "d4v1"]
 
 
+def test_what_xen_prints_when_a_domain_crashes() -> None:
+    start, end = (
+        XEN.index("(XEN) [2026-03-02 10:11:12.103] *** Guest"),
+        XEN.index("(XEN) [2026-03-02 10:11:12.104] \tVCPU 1"),
+    )
+    dump = dumped("(XEN) Failed vm entry\n(XEN) ************* VMCS Area **************\n" + XEN[start:end])
+    assert (dump.form, dump.remarks) == ("Xen's VMCS dump", ("virtual processor 0 is VPID 0x1c3c, line 3",))
+    assert [state.name for state in dump.vcpus] == ["0"]
+
+
+@pytest.mark.parametrize("quote", ["", "> "])
+def test_lines_that_a_mail_program_broke(quote: str) -> None:
+    broken = re.sub(r"(DebugExceptions|virt-APIC addr) = ", rf"\1 =\n{quote}", LINUX)
+    text = "".join(quote + line for line in broken.splitlines(keepends=True)).replace(quote * 2, quote)
+    assert [state.fields for state in dumped(text).vcpus] == [state.fields for state in dumped(LINUX).vcpus]
+
+
 @pytest.mark.parametrize("prefix", ["", "<3>[  812.104402] ", "Mar 02 10:11:12 host kernel: ", "(XEN) "])
 def test_what_a_log_puts_before_a_line_plays_no_part(prefix: str) -> None:
     plain = PREFIX.sub("", LINUX)

@@ -61,6 +61,7 @@ _ENTRY = re.compile(r"\d+: msr=(?:0x)?([0-9a-f]{1,8}) value=(?:0x)?([0-9a-f]{1,1
 _VMCS = re.compile(r"VMCS (\S+), last attempted VM-entry on CPU")
 _VPID = re.compile(r"Virtual processor ID = (\S+)")
 _DOMAIN = re.compile(r">>> Domain (\d+) <<<")
+_OF_XEN = re.compile(r"d(\d+)v(\d+)")
 _VCPU = re.compile(r"\bVCPU (\d+)\s*$")
 
 
@@ -78,26 +79,39 @@ class _Block(NamedTuple):
 
 def parse(text: str, file: str, notes: Notes) -> Dump:
     """Return what a text says; what is wrong with it is noted."""
-    xen = bool(_DOMAIN.search(text))
-    lines = list(enumerate(text.splitlines(), 1))
+    lines = list(_unwrapped(list(enumerate(text.splitlines(), 1))))
     last: dict[str, VcpuState] = {}
     blocks = list(_blocks(lines, notes))
     for block in blocks:
         last[block.owner] = _state(block, notes)
-    names = _xen_names(last) if xen else {owner: str(index) for index, owner in enumerate(last)}
-    form = "Xen's VMCS dump" if xen else "the text of dump_vmcs"
+    names = _names(list(last))
+    form = "Xen's VMCS dump" if "(XEN)" in text or _DOMAIN.search(text) else "the text of dump_vmcs"
     states = tuple(replace(state, name=names[owner]) for owner, state in last.items())
-    return Dump(file, form, states, () if xen else tuple(_who(blocks, names, states)))
+    told = all(map(_OF_XEN.fullmatch, last))
+    return Dump(file, form, states, () if told else tuple(_who(blocks, names, states)))
 
 
-def _xen_names(owners: Mapping[str, VcpuState]) -> Mapping[str, str]:
-    """Return ``0`` where all belong to one domain, ``d1v0`` else."""
-    one = len({owner.partition("v")[0] for owner in owners}) == 1
-    return {owner: owner.partition("v")[2] if one else owner for owner in owners}
+def _unwrapped(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield the lines, those that end in ``=`` with the start of the next: where mail programs break them."""
+    for (number, line), (_, following) in pairwise([*lines, (0, "")]):
+        value = following.lstrip("> ").partition(" ")[0]
+        yield (
+            number,
+            f"{line.rstrip()} {value}" if line.rstrip().endswith("=") and _HEX.fullmatch(value) else line,
+        )
+
+
+def _names(owners: list[str]) -> Mapping[str, str]:
+    """Return Xen's numbers, ``0`` in one domain, ``d1v0`` in several; without them places in the text."""
+    numbers = [_OF_XEN.fullmatch(owner) for owner in owners]
+    if not all(numbers):
+        return {owner: str(place) for place, owner in enumerate(owners)}
+    one = len({each[1] for each in numbers if each}) == 1
+    return {each[0]: each[2] if one else each[0] for each in numbers if each}
 
 
 def _who(blocks: list[_Block], names: Mapping[str, str], states: tuple[VcpuState, ...]) -> Iterator[str]:
-    """Yield whose dump each virtual processor's is: Linux prints no number of it."""
+    """Yield whose dump each virtual processor's is, where its number is not printed."""
     for (owner, name), state in zip(names.items(), states, strict=True):
         count = sum(block.owner == owner for block in blocks)
         more = f", the last of {count} dumps" if count > 1 else ""
