@@ -39,10 +39,14 @@ class Machine(Protocol):
 class ProbeBackend:
     """A `Backend` on a `Machine`."""
 
-    def __init__(self, name: str, machine: Machine) -> None:
-        """Take a machine; nothing is started before `identity` or `run`."""
+    def __init__(self, name: str, machine: Machine, guard: int | None = None) -> None:
+        """Take a machine; nothing is started before `identity` or `run`.
+
+        *guard* is in ticks of its TSC, `GUARD_TICKS` unless it is given.
+        """
         self.name = name
         self._machine = machine
+        self._guard = guard
         self._found: Processor | BackendBroken | None = None
 
     def identity(self) -> Identity | Unsupported | BackendBroken:
@@ -74,11 +78,15 @@ class ProbeBackend:
             answers.update(self._boots(group, programs, records))
         yield from (answers[index] for index in range(len(programs)))
 
+    def lack(self, found: Processor, program: Program) -> str | None:
+        """Return what the program needs and the processor has not, with the evidence; or ``None``."""
+        return found.lacks(program)
+
     def _record(self, found: Processor, index: int, program: Program) -> bytes | Unsupported:
         if len(program.vcpus) > self._machine.most_cpus:
             most = self._machine.most_cpus
             return Unsupported(f"{len(program.vcpus)} processors: {self.name} has at most {most}")
-        lack = found.lacks(program)
+        lack = self.lack(found, program)
         if lack is not None:
             return Unsupported(lack)
         try:
@@ -124,8 +132,9 @@ class ProbeBackend:
         return answers
 
     def _boot(self, records: list[bytes], *, cpus: int, room: int) -> Booted | BackendBroken:
+        guard = GUARD_TICKS if self._guard is None else self._guard
         rom = image.rom(
-            wire.encode_batch(records, cpus=cpus, door=self._machine.door, limit=room, guard=GUARD_TICKS)
+            wire.encode_batch(records, cpus=cpus, door=self._machine.door, limit=room, guard=guard)
         )
         if isinstance(rom, BackendBroken):
             return rom

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from backends import Backend, bochs, faulty
+from backends import Backend, bochs, faulty, kvm
 from backends.adapter.backend import AdapterBackend
 from backends.adapter.command import Command
 from backends.model import Model
@@ -31,6 +31,7 @@ KINDS: Mapping[str, Factory] = MappingProxyType(
     {
         "model": _model,
         "bochs": bochs.backend,
+        "kvm": kvm.backend,
         "adapter": _adapter,
         "faulty": _faulty,
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from reports import summary
 from reports.judged import Judged
@@ -42,12 +43,13 @@ class Ledger:
             self.lose(node, "the run ended before this case")
         for subject in self.subjects:
             known = self._known[subject.name]
-            known["announced in vain"] = self._in_vain(subject, known.get("version", ""))
+            known["announced in vain"] = self._in_vain(subject, known)
         return summary.of_this_run() | summary.summarize(self._records.values(), self._known)
 
-    def _in_vain(self, subject: SubjectFile, version: str) -> Iterable[str]:
+    def _in_vain(self, subject: SubjectFile, known: Mapping[str, Any]) -> Iterable[str]:
         own = [record for record in self._records.values() if record["subject"] == subject.name]
-        return summary.in_vain(subject.deviations_of(version), self.scenarios, own)
+        speaking = subject.deviations_of(known.get("version", ""), known.get("capabilities", {}))
+        return summary.in_vain(speaking, self.scenarios, own)
 
 
 def announces_in_vain(found: summary.Summary) -> bool:

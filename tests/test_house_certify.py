@@ -42,9 +42,10 @@ def test_a_subject_that_is_not_here_is_said_and_not_run(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     status, said = certify(tmp_path, "specs/vmx/rdmsr", PATH=nowhere, XDG_CACHE_HOME=nowhere)
     lines = dict(line.split(maxsplit=1) for line in said.splitlines() if " absent: " in line)
-    assert set(lines) == {"bochs", "bochs-3"}
+    assert set(lines) == {"bochs", "bochs-3", "kvm"}
     assert "PATH" in lines["bochs"]
     assert "doctor" in lines["bochs-3"]
+    assert "no make" in lines["kvm"]
     assert status == 0
     assert set(summary(tmp_path)) == {"model"}
     absent = json.loads((tmp_path / "summary.json").read_text("utf-8"))["absent"]

@@ -96,5 +96,6 @@ def test_what_fails_costs_one_line_and_the_rest_goes_on(machine: Machine) -> Non
     assert [line.split()[:2] for line in lines[2:]] == [
         ["bochs", "broken:"],
         ["bochs-3", "absent:"],
+        ["kvm", "absent:"],
         ["model", "present:"],
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import judged as j
@@ -71,6 +72,21 @@ def test_deviations_in_vain_are_those_of_the_version(ledger: Ledger, version: st
     assert announces_in_vain(found) is missed
     assert bool(found["subjects"]["one"]["announced in vain"]) is missed
     assert not found["subjects"]["two"]["announced in vain"]
+
+
+@pytest.mark.parametrize(("nested", "missed"), [("true", True), ("false", False)])
+def test_deviations_in_vain_are_those_of_what_is_reported(
+    ledger: Ledger, nested: str, *, missed: bool
+) -> None:
+    ledger.subjects = [subject("one", replace(KNOWN, where=(("nested", frozenset({"true"})),)))]
+    ledger.take(node("one"), packed(right("one"), {"version": "2.7", "capabilities": {"nested": nested}}))
+    assert bool(ledger.summary()["subjects"]["one"]["announced in vain"]) is missed
+
+
+def test_a_deviation_that_shows_only_sometimes_is_not_missed(ledger: Ledger) -> None:
+    ledger.subjects = [subject("one", replace(KNOWN, sometimes=True))]
+    ledger.take(node("one"), packed(right("one"), {"version": "2.7"}))
+    assert not ledger.summary()["subjects"]["one"]["announced in vain"]
 
 
 def test_a_deviation_is_not_missed_because_another_subject_conforms(ledger: Ledger) -> None:

@@ -13,6 +13,7 @@ from runner.judging.differences import differences
 from runner.judging.verdict import Verdict, judge
 from runner.outcome import (
     Completed,
+    Delivery,
     Entered,
     Fault,
     Final,
@@ -23,7 +24,7 @@ from runner.outcome import (
     VmExit,
     VmfailValid,
 )
-from runner.program import Plain, Rdmsr, Wrmsr
+from runner.program import Plain, Rdmsr, Step, Wrmsr
 from runner.scenario import (
     After,
     Case,
@@ -163,6 +164,26 @@ def test_instead_of_a_value_in_one_of_several_steps() -> None:
     assert excused(point, ldr_is_0, Instead(outcome=Value(0)))
     both = j.seen(StepResult((Completed(0),)), StepResult((Completed(0),)))
     assert not excused(point, both, Instead(outcome=Value(0), msrs=frozenset({0x80D})))
+
+
+def test_instead_of_a_value_in_a_handler() -> None:
+    handler = (Step(Rdmsr(0x80A)), Step(Rdmsr(0x812)))
+    wanted = (StepExpected(Value(0x50)), StepExpected(Value(0x20000)))
+    point = j.point(
+        j.program(Plain.NOP, handlers=((0x51, handler),)),
+        StepExpected(delivers=(Delivers(0x51),)),
+        handlers=(((0x51, wanted),),),
+    )
+
+    def seen(ppr: int, isr: int) -> Observation:
+        inner = (StepResult((Completed(ppr),)), StepResult((Completed(isr),)))
+        return j.seen(StepResult((Completed(),), (Delivery(0x51, 1, inner),)))
+
+    retired = Instead(outcome=Value(0), msrs=frozenset({0x812}), handlers=True)
+    assert excused(point, seen(0x50, 0), retired)
+    assert not excused(point, seen(0x50, 0), replace(retired, handlers=False))
+    assert not excused(point, seen(0, 0), retired)
+    assert not excused(point, seen(0x50, 1), retired)
 
 
 def test_entries_that_no_case_shows_any_more() -> None:

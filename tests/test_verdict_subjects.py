@@ -121,7 +121,24 @@ def test_an_entry_says_where_it_stands(tmp_path: Path) -> None:
 )
 def test_versions(tmp_path: Path, versions: str, version: str, *, speaks: bool) -> None:
     said = load(tmp_path, HEAD + ENTRY % ("{rvi: 0}", f", versions: '{versions}'"))
-    assert bool(said.deviations_of(version)) is speaks
+    assert bool(said.deviations_of(version, {})) is speaks
+
+
+@pytest.mark.parametrize(
+    ("where", "reported", "speaks"),
+    [
+        ("{enable_apicv: [false]}", {"enable_apicv": "false"}, True),
+        ("{enable_apicv: [false]}", {"enable_apicv": "true"}, False),
+        ("{enable_apicv: [false]}", {}, False),
+        ("{lvt-entries: [6..7]}", {"lvt-entries": "7"}, True),
+        ("{IA32_VMX_BASIC: [0x10]}", {"IA32_VMX_BASIC": "0x10"}, True),
+        ("{nested: [true], module: [kvm_intel, kvm_amd]}", {"nested": "true", "module": "kvm_amd"}, True),
+        ("{nested: [true], module: [kvm_intel, kvm_amd]}", {"nested": "true", "module": "other"}, False),
+    ],
+)
+def test_where(tmp_path: Path, where: str, reported: dict[str, str], *, speaks: bool) -> None:
+    said = load(tmp_path, HEAD + ENTRY % ("{rvi: 0}", f", where: {where}"))
+    assert bool(said.deviations_of("1.0", reported)) is speaks
 
 
 @pytest.mark.parametrize(
@@ -151,6 +168,8 @@ def test_versions(tmp_path: Path, versions: str, version: str, *, speaks: bool) 
         (HEAD + ENTRY % ("{delivers: [{vector: 81, at: somewhere}]}", ""), "somewhere"),
         (HEAD + ENTRY % ("{rvi: 0}", ", versions: new"), "`new` is no version specifier"),
         (HEAD + ENTRY % ("{rvi: 0}", ", at: {v: [9..1]}"), "runs backwards"),
+        (HEAD + ENTRY % ("{rvi: 0}", ", where: {}"), "mine.yaml:4:"),
+        (HEAD + ENTRY % ("{rvi: 0}", ", where: {nested: false}"), "a list of values and ranges"),
         (HEAD + "  - {rules: [eoi.exit-bitmab], instead: {rvi: 0}, why: w, link: l}", "eoi.exit-bitmap"),
         (HEAD + "  - {rules: [eoi.exit-bitmap], instead: {rvi: 0}, link: l}", "`why` is missing"),
     ],

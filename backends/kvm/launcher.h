@@ -23,6 +23,9 @@ struct vcpu {
   u32 index;
   int fd;
   struct kvm_run *run;
+  u64 last_step; /* RIP */
+  int halts;     /* the next instruction is HLT */
+  int waits;     /* for a place where stepping goes on */
   pthread_t thread;
 };
 
@@ -31,6 +34,7 @@ struct vm {
   u8 *rom, *ram;
   size_t room; /* bytes at RECORDS_BASE that frames may fill */
   u32 cpus;
+  int stepped; /* guests at level guest */
   struct vcpu vcpus[MAX_CPUS];
   sem_t over;
   volatile int stopping;
@@ -45,7 +49,12 @@ int host_open(void);
 void host_want_vmx(const struct kvm_cpuid2 *supported);
 
 /* vm.c: `image` and `records` are file names; no records: they stay in memory. */
-void vm_create(struct vm *vm, const char *image, const char *records, int want_vmx);
+void vm_open(struct vm *vm, int want_vmx);
+void vm_create(struct vm *vm, const char *image, const char *records);
+
+/* steps.c */
+void steps_switch(struct vcpu *v, int on);
+void steps_go_on(struct vcpu *v);
 
 /* vcpu.c: runs until the machine is over or stops; the first trouble of any is kept. */
 void *vcpu_run(void *vcpu);

@@ -1,4 +1,4 @@
-/* launcher [-o FILE] [-t SECONDS] [-v] IMAGE: boots the probe's ROM on /dev/kvm. */
+/* Boots the probe's ROM on /dev/kvm, and ends with it or for want of progress. */
 #define _GNU_SOURCE
 #include "launcher.h"
 
@@ -13,11 +13,13 @@
 
 #define USAGE                                                                                                \
   "usage: launcher [-o FILE] [-t SECONDS] [-v] IMAGE\n"                                                      \
+  "       launcher -c [-v]\n"                                                                                \
   "  -o FILE     frames are in this file as they are written; without it they follow on standard output\n"   \
-  "  -t SECONDS  the machine is stopped then; 60\n"                                                          \
+  "  -t SECONDS  the machine is stopped when no case has begun for so long; 60\n"                            \
   "  -v          refuse a KVM without nested VMX\n"                                                          \
+  "  -c          only look whether KVM is here\n"                                                            \
   "  IMAGE       1 MiB: a batch and the probe\n"
-#define DEADLINE 60
+#define PATIENCE 60
 #define KEPT_ZEROS                                                                                           \
   256 /* behind the last byte of the last frame that is not 0; more than a frame can end in */
 
@@ -42,12 +44,18 @@ static struct timespec after(time_t seconds) {
   return when;
 }
 
-static int wait_for_end(time_t seconds) {
-  struct timespec until = after(seconds);
-  int ended;
-  do ended = sem_clockwait(&vm.over, CLOCK_MONOTONIC, &until);
-  while (ended && errno == EINTR);
-  return !ended;
+/* Returns 0 where so many seconds brought no progress (DOOR_SHARED counts the cases that began). */
+static int wait_for_end(time_t patience) {
+  const volatile u64 *begun = (const volatile u64 *)(vm.ram + RECORDS_BASE);
+  u64 seen = *begun;
+  time_t last = after(0).tv_sec;
+  for (;;) {
+    struct timespec until = after(1);
+    if (!sem_clockwait(&vm.over, CLOCK_MONOTONIC, &until)) return 1;
+    if (*begun != seen) last = after(0).tv_sec;
+    seen = *begun;
+    if (after(0).tv_sec - last >= patience) return 0;
+  }
 }
 
 /* Takes the processors out of KVM_RUN. One that does not come out ends with the process. */
@@ -86,24 +94,26 @@ static time_t seconds_of(const char *text) {
 int main(int count, char **words) {
   struct sigaction quietly = {.sa_handler = interrupted};
   const char *records = NULL;
-  time_t deadline = DEADLINE;
-  int option, want_vmx = 0;
-  while ((option = getopt(count, words, "o:t:v")) != -1) switch (option) {
+  time_t patience = PATIENCE;
+  int option, want_vmx = 0, only_look = 0;
+  while ((option = getopt(count, words, "co:t:v")) != -1) switch (option) {
+      case 'c': only_look = 1; break;
       case 'o': records = optarg; break;
-      case 't': deadline = seconds_of(optarg); break;
+      case 't': patience = seconds_of(optarg); break;
       case 'v': want_vmx = 1; break;
       default: fputs(USAGE, stderr); return CANNOT_START;
     }
-  if (optind != count - 1) return fputs(USAGE, stderr), CANNOT_START;
-  vm_create(&vm, words[optind], records, want_vmx);
+  if (optind != count - !only_look) return fputs(USAGE, stderr), CANNOT_START;
+  vm_open(&vm, want_vmx);
+  if (only_look) return 0;
+  vm_create(&vm, words[optind], records);
   sem_init(&vm.over, 0, 0);
   sigaction(SIGUSR1, &quietly, NULL);
   for (u32 i = 0; i < vm.cpus; i++) {
     int error = pthread_create(&vm.vcpus[i].thread, NULL, vcpu_run, &vm.vcpus[i]);
     if (error) cannot("no thread for processor %u: %s", i, strerror(error));
   }
-  if (!wait_for_end(deadline))
-    machine_over(&vm, "the machine did not end within %lld s", (long long)deadline);
+  if (!wait_for_end(patience)) machine_over(&vm, "no progress for %lld s", (long long)patience);
   if (*vm.trouble) fprintf(stderr, "launcher: %s\n", vm.trouble);
   stop();
   if (!records && !write_records()) cannot("standard output cannot be written: %s", strerror(errno));

@@ -35,6 +35,8 @@ static int port(struct vcpu *v) {
   } else if (run->io.port == PORT_SHUTDOWN) {
     machine_over(v->vm, NULL);
     return 1;
+  } else if (run->io.port == PORT_E9 && v->vm->stepped) {
+    steps_switch(v, *data == GUEST_BEGINS);
   } else if (run->io.port == PORT_E9 && write(STDOUT_FILENO, data, length) != (ssize_t)length) {
     machine_over(v->vm, "the output cannot be written: %s", strerror(errno));
     return 1;
@@ -70,6 +72,7 @@ static int handle(struct vcpu *v) {
     case KVM_EXIT_MMIO: /* nothing is there */
       if (!run->mmio.is_write) memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
       return 0;
+    case KVM_EXIT_DEBUG: steps_go_on(v); return 0;
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_IOAPIC_EOI: return 0;
@@ -117,8 +120,9 @@ void vcpu_describe(const struct vcpu *v) {
   (void)ioctl(v->fd, KVM_GET_MP_STATE, &state);
   fprintf(stderr,
           "processor %u: RIP %llx RFLAGS %llx RAX %llx RCX %llx RDX %llx RSP %llx CS %x CR0 %llx CR2 %llx "
+          "CR4 %llx "
           "APIC base %llx, %s\n",
           v->index, regs.rip, regs.rflags, regs.rax, regs.rcx, regs.rdx, regs.rsp, sregs.cs.selector,
-          sregs.cr0, sregs.cr2, sregs.apic_base,
+          sregs.cr0, sregs.cr2, sregs.cr4, sregs.apic_base,
           state.mp_state < 5 ? states[state.mp_state] : "another state");
 }

@@ -19,6 +19,7 @@
 
 #define FEATURE_TSC_DEADLINE (1u << 24)
 #define FEATURE_HTT (1u << 28)
+#define FEATURE_HYPERVISOR (1u << 31)
 #define LEVEL_SMT 1u
 #define LEVEL_CORE 2u
 #define CORE_SHIFT 3 /* the APIC ID's bits that tell MAX_CPUS cores apart */
@@ -44,6 +45,7 @@ static void map_rom(struct vm *vm, const char *image) {
   if (batch->cpus < 1 || batch->cpus > MAX_CPUS)
     cannot("%s: wants %u processors, there can be 1 to %d", image, batch->cpus, MAX_CPUS);
   vm->cpus = batch->cpus;
+  vm->stepped = batch->door == DOOR_STEPPED;
   vm->room = batch->limit < RECORDS_ROOM ? batch->limit : RECORDS_ROOM;
 }
 
@@ -88,6 +90,8 @@ static void create_machine(struct vm *vm) {
   enable(vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS, "local APIC without the other interrupt chips");
   enable(vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
          "x2APIC with 32-bit IDs");
+  enable(vm, KVM_CAP_DISABLE_QUIRKS, KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE,
+         "way to switch its quirks off");
   add_slot(vm, 0, 0, RAM_SIZE, vm->ram);
   add_slot(vm, 1, ((u64)1 << 32) - ROM_SIZE, ROM_SIZE, vm->rom);
 }
@@ -120,6 +124,7 @@ static void make_cpuid(const struct vm *vm, u32 apic_id) {
     if (e.function == 1) {
       e.ebx = (e.ebx & 0xffff) | vm->cpus << 16 | apic_id << 24;
       e.edx = vm->cpus > 1 ? e.edx | FEATURE_HTT : e.edx & ~FEATURE_HTT;
+      e.ecx |= FEATURE_HYPERVISOR;
       if (deadline) e.ecx |= FEATURE_TSC_DEADLINE;
     }
     own.entries[own.head.nent++] = e;
@@ -140,18 +145,20 @@ static void create_vcpu(struct vm *vm, u32 index, size_t run_size) {
   if (ioctl(v->fd, KVM_SET_CPUID2, &own)) cannot("KVM does not take its own CPUID: %s", strerror(errno));
 }
 
-void vm_create(struct vm *vm, const char *image, const char *records, int want_vmx) {
-  int run_size;
-  map_rom(vm, image);
-  map_ram(vm);
-  if (records) map_records(vm, records);
+void vm_open(struct vm *vm, int want_vmx) {
   vm->kvm = host_open();
   supported.head.nent = CPUID_ROOM;
   if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, &supported))
     cannot("KVM reports no CPUID: %s", strerror(errno));
   if (want_vmx) host_want_vmx(&supported.head);
-  run_size = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+}
+
+void vm_create(struct vm *vm, const char *image, const char *records) {
+  int run_size = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
   if (run_size < 0) cannot("KVM has no room for processors: %s", strerror(errno));
+  map_rom(vm, image);
+  map_ram(vm);
+  if (records) map_records(vm, records);
   create_machine(vm);
   for (u32 i = 0; i < vm->cpus; i++) create_vcpu(vm, i, (size_t)run_size);
 }

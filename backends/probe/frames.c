@@ -55,9 +55,11 @@ static void serial_send(const u8 *data, u64 length) {
 
 static int is_stream(void) { return door == DOOR_E9 || door == DOOR_SERIAL; }
 
+static int is_shared(void) { return door == DOOR_SHARED || door == DOOR_STEPPED; }
+
 void frames_init(u32 how, u32 room) {
   door = how;
-  at = records + (how == DOOR_SHARED ? sizeof(u64) : 0);
+  at = records + (is_shared() ? sizeof(u64) : 0);
   limit = records + (room < RECORDS_ROOM ? room : RECORDS_ROOM);
   if (door == DOOR_SERIAL) serial_init();
 }
@@ -99,7 +101,11 @@ int frame_end(void) {
 
 void progress(void) {
   if (door == DOOR_MEMORY) out8(PORT_E9, PROGRESS);
-  if (door == DOOR_SHARED) ++*(volatile u64 *)records;
+  if (is_shared()) ++*(volatile u64 *)records;
+}
+
+void announce(u8 what) {
+  if (door == DOOR_STEPPED) out8(PORT_E9, what);
 }
 
 /* The debugger of an emulator takes the frames at the magic break; elsewhere it is a NOP. */

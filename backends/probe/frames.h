@@ -14,6 +14,7 @@ void *frame_reserve(u64 length);
 int frame_end(void);
 
 void progress(void);
+void announce(u8 what);
 void fail(const char *why) __attribute__((noreturn));
 void leave(void) __attribute__((noreturn));
 

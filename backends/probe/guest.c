@@ -57,6 +57,7 @@ static void run_handler(struct cpu *c, u64 vector) {
   const struct wire_handler *h = (const struct wire_handler *)(c->ops + c->block->ops);
   for (u32 i = 0; i < c->block->handlers; i++) { /* VECTOR_ANY stands last */
     if (h->vector == vector || h->vector == VECTOR_ANY) {
+      if (c->record->level == LEVEL_GUEST) announce(GUEST_BEGINS);
       call_emitted(c->handler[i], c);
       return;
     }
@@ -106,9 +107,11 @@ void guest_run_in_root(struct cpu *c) {
   /* INIT is blocked in VMX root operation. */
   if (c->block->guest & GUEST_INIT && cpuid(1).ecx & 1u << 5) asm volatile("vmxoff" ::: "cc");
   load_idt(guest_idt);
+  announce(GUEST_BEGINS);
   if (flags) asm volatile("sti" ::: "memory");
   call_emitted(c->layout.base, c);
   asm volatile("cli" ::: "memory");
+  announce(GUEST_ENDS);
   load_idt(host_idt);
   guest_log_end(c);
 }

@@ -10,6 +10,7 @@ u64 host_idt[512] __attribute__((aligned(PAGE)));
 extern u8 host_stubs[];
 
 #define CPUID_XSAVE (1u << 26)   /* leaf 1, ECX */
+#define CPUID_HYPERVISOR (1u << 31)
 #define CPUID_AVX512F (1u << 16) /* leaf 7, EBX */
 #define CR4_OSXSAVE 0x40000ul
 #define XCR0_AVX512 0xe7u /* x87, SSE, AVX and the three states of AVX-512 */
@@ -81,9 +82,11 @@ void processor_load_tables(struct cpu *c) {
   wrmsr(MSR_GS_BASE, (u64)c);
 }
 
-/* AVX-512: an emulator compares pages with it far faster than with string instructions. */
+/* AVX-512: an emulator compares pages with it far faster than with string instructions. Not under a
+ * hypervisor: one without VT-x emulates the probe and knows none, whatever CPUID says. */
 static void enable_wide_registers(void) {
   u64 cr4;
+  if (cpuid(1).ecx & CPUID_HYPERVISOR) return;
   if (!(cpuid(1).ecx & CPUID_XSAVE) || !(cpuid(7).ebx & CPUID_AVX512F)) return;
   if ((cpuid(0xd).eax & XCR0_AVX512) != XCR0_AVX512) return;
   asm volatile("mov %%cr4, %0" : "=r"(cr4));

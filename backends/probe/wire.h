@@ -28,7 +28,10 @@ typedef unsigned long u64;
 #define DOOR_SHARED 3 /* gathered behind a u64 at RECORDS_BASE, the number of cases that began */
 
 #define DOOR_SERIAL 4 /* COM1, a frame at a time */
+#define DOOR_STEPPED 5 /* DOOR_SHARED, and around each guest in root operation a byte on port E9H */
 
+#define GUEST_BEGINS 0xfc /* with DOOR_STEPPED: a launcher single-steps what comes now */
+#define GUEST_ENDS 0xfd
 #define PROGRESS 0xfe /* a byte on port E9H before each case, DOOR_MEMORY only */
 
 struct batch {

@@ -44,5 +44,5 @@ class Benches:
             return Bench(lambda programs: repeat(who, len(programs)), oracle, self._rules, (), None)
         known = {"version": who.version, "capabilities": dict(who.capabilities)}
         self.identities[subject.name] = known
-        deviations = subject.deviations_of(who.version)
+        deviations = subject.deviations_of(who.version, who.capabilities)
         return Bench(backend.run, oracle, self._rules, deviations, who.capabilities)

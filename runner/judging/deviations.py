@@ -15,7 +15,7 @@ from typing import Any
 from runner.judging.differences import Difference, Part, differences
 from runner.judging.step_mismatches import before_first_entry
 from runner.outcome import Entered, Entry, Observation, Stuck
-from runner.program import Action, Program, Step
+from runner.program import Action, Program, Setup
 from runner.scenario import (
     After,
     Case,
@@ -27,6 +27,8 @@ from runner.scenario import (
     StepExpected,
 )
 
+Handlers = tuple[tuple[tuple[int, tuple[StepExpected, ...]], ...], ...]
+"""What `Expected.handlers` is."""
 NOT_REACHED = StepExpected(Stuck.NOT_REACHED)
 
 
@@ -37,7 +39,8 @@ class Instead:
     ``exit`` are fields of `Exit` by name, for an expected exit with the same reason or in place of another
     outcome. ``after`` are fields of `After`: page and physical registers are merged word by word, unless
     empty; empty and ``None`` are *as set up*. ``step`` (its name in the scenario language) and ``msrs``
-    limit ``outcome``, ``exit`` and ``delivers`` to such steps.
+    limit ``outcome``, ``exit`` and ``delivers`` to such steps; with ``handlers`` all such steps of interrupt
+    handlers show it, too.
     """
 
     entry: Entry | None = None
@@ -47,13 +50,15 @@ class Instead:
     after: tuple[tuple[str, Any], ...] = ()
     step: str = ""
     msrs: frozenset[int] = frozenset()
+    handlers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
     """One announced deviation of a subject, for cases that name one of ``rules``.
 
-    ``at`` limits it to points of a ``vary``: values by name, as `plainly` spells them. ``name`` is where
+    ``at`` limits it to points of a ``vary``, ``where`` to subjects that report one of these values: values
+    by name, as `plainly` spells them. One that shows only ``sometimes`` is not missed. ``name`` is where
     it stands, ``backends/subjects/bochs.yaml:12``.
     """
 
@@ -62,7 +67,9 @@ class Deviation:
     why: str
     link: str
     at: tuple[tuple[str, frozenset[str]], ...] = ()
+    where: tuple[tuple[str, frozenset[str]], ...] = ()
     versions: str = ""
+    sometimes: bool = False
     name: str = ""
 
     def speaks_of(self, case: Case, point: Point) -> bool:
@@ -102,14 +109,36 @@ def amend(program: Program, expected: Expected, instead: Instead, found: Sequenc
     parts = {(each.part, each.vcpu if each.step is None else each.step) for each in found}
     entry = instead.entry if instead.entry and Part.ENTRY in {part for part, _ in parts} else expected.entry
     steps = tuple(
-        _step(wanted, instead) if (Part.STEP, index) in parts and _meant(step, instead) else wanted
+        _step(wanted, instead) if (Part.STEP, index) in parts and _meant(step.action, instead) else wanted
         for index, (step, wanted) in enumerate(zip(program.steps, expected.steps, strict=True))
     )
     after = tuple(
         _after(wanted, instead) if (Part.FINAL, vcpu) in parts else wanted
         for vcpu, wanted in enumerate(expected.after)
     )
-    return replace(expected, entry=entry, steps=_reached(program, entry, expected.steps, steps), after=after)
+    handlers = _handlers(program, expected, instead) if instead.handlers else expected.handlers
+    steps = _reached(program, entry, expected.steps, steps)
+    return replace(expected, entry=entry, steps=steps, after=after, handlers=handlers)
+
+
+def _handlers(program: Program, expected: Expected, instead: Instead) -> Handlers:
+    """Return the expectations of the handlers' steps, with *instead* in each that it may speak of."""
+    return tuple(
+        tuple(
+            (
+                vector,
+                tuple(_in_handler(setup, vector, index, each, instead) for index, each in enumerate(steps)),
+            )
+            for vector, steps in handlers
+        )
+        for setup, handlers in zip(program.vcpus, expected.handlers, strict=False)
+    )
+
+
+def _in_handler(
+    setup: Setup, vector: int, index: int, wanted: StepExpected, instead: Instead
+) -> StepExpected:
+    return _step(wanted, instead) if _meant(setup.handler(vector)[index].action, instead) else wanted
 
 
 def _reached(
@@ -125,9 +154,9 @@ def _reached(
     return tuple(result)
 
 
-def _meant(step: Step, instead: Instead) -> bool:
-    kind_fits = instead.step in ("", step_name(step.action))
-    return kind_fits and (not instead.msrs or getattr(step.action, "msr", None) in instead.msrs)
+def _meant(action: Action, instead: Instead) -> bool:
+    kind_fits = instead.step in ("", step_name(action))
+    return kind_fits and (not instead.msrs or getattr(action, "msr", None) in instead.msrs)
 
 
 def step_name(action: Action) -> str:
@@ -166,6 +195,7 @@ def unshown(
         deviation
         for deviation in known
         if deviation.name not in shown
+        and not deviation.sometimes
         and (could_show := {name for name, case in cases.items() if _may_show(deviation, case)})
         and could_show <= set(judged)
     )

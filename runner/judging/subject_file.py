@@ -53,14 +53,15 @@ class SubjectFile:
         """Whether the subject comes with the suite, and can be asked for by its name."""
         return self.path.parent == SHIPPED or self.path == FAULTY
 
-    def deviations_of(self, version: str) -> tuple[Deviation, ...]:
-        """Return the entries that speak of this version of the subject."""
+    def deviations_of(self, version: str, capabilities: Mapping[str, str]) -> tuple[Deviation, ...]:
+        """Return the entries that speak of this version of the subject, with what it reports of itself."""
         numbers = re.search(r"\d+(\.\d+)*", version)
         known = numbers[0] if numbers else "0"
         return tuple(
             deviation
             for deviation in self.deviations
             if SpecifierSet(deviation.versions, prereleases=True).contains(known)
+            and all(plainly(capabilities.get(name, "")) in values for name, values in deviation.where)
         )
 
 
@@ -135,14 +136,16 @@ def _deviation(node: Map, catalogue: Catalogue, notes: Notes) -> Deviation:
         instead=_instead(given, notes),
         why=word(given["why"]),
         link=word(given["link"]),
-        at=tuple((name, frozenset(_values(items(each), notes))) for name, each in _at(given).items()),
+        at=_limits(given.get("at"), notes),
+        where=_limits(given.get("where"), notes),
         versions=_versions(given.get("versions"), notes),
+        sometimes="sometimes" in given,
         name=f"{notes.file}:{node.mark.line}",
     )
 
 
-def _at(given: Mapping[str, Node]) -> Mapping[str, Node]:
-    return entries(given.get("at"))
+def _limits(node: Node | None, notes: Notes) -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple((name, frozenset(_values(items(each), notes))) for name, each in entries(node).items())
 
 
 def _rules(nodes: Iterable[Node], catalogue: Catalogue, notes: Notes) -> Iterator[str]:
@@ -184,6 +187,7 @@ def _instead(given: Mapping[str, Node], notes: Notes) -> Instead:
         after=tuple(_after(said, notes)),
         step=word(given["step"]) if "step" in given else "",
         msrs=frozenset(map(msr, items(given.get("msrs")))),
+        handlers="handlers" in given,
     )
 
 

@@ -1,0 +1,48 @@
+"""What KVM runs on: the host's kernel and processor, and how its modules are set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from runner import host
+
+MODULES = Path("/sys/module")
+PARAMETERS = ("nested", "enable_apicv", "enable_ipiv")
+"""Parameters of the module ``kvm_intel`` that decide what its guests see."""
+HARDWARE = ("kvm_intel", "kvm_amd")
+SWITCHES = {"Y": "true", "1": "true", "N": "false", "0": "false"}
+
+
+def facts(modules: Path = MODULES) -> Mapping[str, str]:
+    """Return what results say of the host by name.
+
+    ``kvm-module`` is what KVM runs guests with; where it is neither ``kvm_intel`` nor ``kvm_amd``, guests
+    at level guest are ``single-stepped``; a parameter that it does not have is ``false``.
+    """
+    here = host.here()
+    return {
+        "host-kernel": here.kernel,
+        "host-processor": here.processor,
+        "host-microcode": here.microcode,
+        "kvm-module": _module(modules),
+        "single-stepped": str(not has_hardware(modules)).lower(),
+        **{name: _switch(modules / "kvm_intel" / "parameters" / name) for name in PARAMETERS},
+    }
+
+
+def has_hardware(modules: Path = MODULES) -> bool:
+    """Whether KVM runs guests by VT-x or SVM."""
+    return _module(modules) in HARDWARE
+
+
+def _module(modules: Path) -> str:
+    return next((path.name for path in sorted(modules.glob("kvm_*"))), "none that tells its name")
+
+
+def _switch(path: Path) -> str:
+    try:
+        said = path.read_text("ascii").strip()
+    except OSError:
+        return "false"
+    return SWITCHES.get(said, said)
