@@ -1,8 +1,10 @@
 """How many simple cases a second: from Python objects to verdicts, split by stage.
 
-``python benchmarks/throughput.py [model] [bochs] [bochs-3]`` prints CPU time, this process's and its
-children's together: one core's worth, whatever else runs. *boot* is a boot that runs nothing, shared by
-all cases of a round. A simple case reads one register or writes one; all must conform, or it stops.
+``python benchmarks/throughput.py [model] [bochs] [bochs-3] [c-model]`` prints CPU time, this process's and
+its children's together: one core's worth, whatever else runs. *boot* is a boot that runs nothing, or an
+adapter's start, shared by all cases of a round. A simple case reads one register or writes one; all must
+conform, or it stops. ``c-model`` is the C starter kit's model behind its adapter; *machine* is then all
+but making the lines and reading them: both ends of the pipes, and the model.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,11 +22,16 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backends import batch, encode, image, wire
+from backends.adapter import answers as adapter_answers
+from backends.adapter import asks
+from backends.adapter.backend import AdapterBackend
+from backends.adapter.command import Command
 from backends.batch import Booted
 from backends.bochs import Bochs
 from backends.machine import GUARD_TICKS
 from backends.model import Model
 from runner.apic import VPPR, VTPR, Fill, VirtualApicPage
+from runner.judging import subject_file
 from runner.judging.verdict import Verdict, judge
 from runner.outcome import Answer, BackendBroken
 from runner.program import Action, Level, Program, Rdmsr, Setup, Step, Wrmsr
@@ -119,12 +127,51 @@ def on_model(points: Sequence[Point]) -> tuple[dict[str, float], list[Answer]]:
     return times, answers
 
 
+def on_adapter(points: Sequence[Point]) -> tuple[dict[str, float], list[Answer]]:
+    """Return the time of each stage on the C starter kit's adapter, and the answers."""
+    path = Path(__file__).parents[1] / "backends" / "adapters" / "c" / "c-model.yaml"
+    said = subject_file.load(path, catalogue.load())
+    command = Command.of(said.name, said.start)
+    programs = [point.program for point in points]
+
+    def run(some: Sequence[Program]) -> list[Answer]:
+        backend = AdapterBackend(said.name, command)
+        found = list(backend.run(some))
+        del backend  # its process ends, and its time counts
+        return found
+
+    run([])
+    times: dict[str, float] = {}
+    times["boot"], _ = timed(lambda: run([]))
+    whole, found = timed(lambda: run(programs))
+    times["encode"], lines = timed(lambda: _asked(command, programs))
+    told = subprocess.run(command.words, input=b"".join(lines), stdout=subprocess.PIPE, check=True)
+    told_lines = told.stdout.splitlines()[1:]
+    times["decode"], _ = timed(
+        lambda: [
+            adapter_answers.answer(adapter_answers.message(line), seq, program)
+            for seq, (line, program) in enumerate(zip(told_lines, programs, strict=True))
+        ]
+    )
+    times["machine"] = whole - times["boot"] - times["encode"] - times["decode"]
+    return times, found
+
+
+def _asked(command: Command, programs: Sequence[Program]) -> list[bytes]:
+    """Return all that is sent for programs; the lines are made as if nothing had been sent before."""
+    said = subprocess.run(command.words, input=asks.HELLO, stdout=subprocess.PIPE, check=True).stdout
+    asking = asks.Asks(adapter_answers.capabilities(adapter_answers.message(said)).platform)
+    return [asks.HELLO, *(asks.line(seq, 0, asking.body(program)) for seq, program in enumerate(programs))]
+
+
 def measure(name: str, points: Sequence[Point]) -> dict[str, float]:
     """Return the stages of one round, judged; stops where a case does not conform."""
     rules = catalogue.load()
     cases = [Case(f"case-{i}", "a simple case", (RULE,), 1, (point,)) for i, point in enumerate(points)]
     if name == "model":
         times, answers = on_model(points)
+    elif name == "c-model":
+        times, answers = on_adapter(points)
     else:
         times, answers = on_machine(name, Bochs(unpacked=name == "bochs-3"), points)
     times["judge"], results = timed(
@@ -139,7 +186,7 @@ def measure(name: str, points: Sequence[Point]) -> dict[str, float]:
 def main() -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("subject", nargs="*", default=["model", "bochs", "bochs-3"])
+    parser.add_argument("subject", nargs="*", default=["model", "bochs", "bochs-3", "c-model"])
     names = parser.parse_args().subject
     points = [read(number) if number % 2 else write(number) for number in range(CASES)]
     print(f"{CASES} simple cases; CPU microseconds a case, median of {ROUNDS} rounds")
