@@ -97,7 +97,7 @@ static bool external_interrupt_due(const struct cpu *c) {
 enum boundary before_instruction(struct cpu *c) {
   enum boundary left = GO;
   while (left == GO && !c->machine->trouble) {
-    if (c->threshold_due && c->activity != SHUTDOWN) {
+    if (c->threshold_due && c->activity < SHUTDOWN) {
       c->threshold_due = false;
       return leave(c, REASON_TPR_BELOW_THRESHOLD, 0);
     }

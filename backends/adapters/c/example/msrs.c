@@ -2,21 +2,18 @@
 #include "machine.h"
 
 #define PAIR(must, may) ((u64)(may) << 32 | (must))
-/* Without the TRUE MSRs the whole of the default1 class must be 1. */
-#define PRIMARY_DEFAULT1 0x0401e172u
-#define EXIT_DEFAULT1 0x00036dffu
-#define ENTRY_DEFAULT1 0x000011ffu
 
-/* SDM: appendix "VMX Capability Reporting Facility". No EPT, no VPID, no VM functions. */
+/* SDM: appendix "VMX Capability Reporting Facility". Where the TRUE MSRs are not looked at, the whole of the
+ * default1 class must be 1. No EPT, no VPID, no VM functions. */
 bool vmx_capability(u32 msr, u64 *value) {
   switch (msr) {
     case 0x480: *value = 1ull << 55 | 6ull << 50 | 4096ull << 32 | 1; return true;
     case 0x481:
     case 0x48d: *value = PAIR(PIN_MUST, PIN_MAY); return true;
-    case 0x482: *value = PAIR(PRIMARY_DEFAULT1, PRIMARY_MAY | PRIMARY_DEFAULT1); return true;
-    case 0x483: *value = PAIR(EXIT_DEFAULT1, EXIT_MAY | EXIT_DEFAULT1); return true;
-    case 0x484: *value = PAIR(ENTRY_DEFAULT1, ENTRY_MAY | ENTRY_DEFAULT1); return true;
-    case 0x485: *value = 1u << 6 | 1u << 7; return true; /* activity states HLT and shutdown */
+    case 0x482: *value = PAIR(PRIMARY_DEFAULT1, PRIMARY_MAY); return true;
+    case 0x483: *value = PAIR(EXIT_DEFAULT1, EXIT_MAY); return true;
+    case 0x484: *value = PAIR(ENTRY_DEFAULT1, ENTRY_MAY); return true;
+    case 0x485: *value = 7u << 6; return true; /* activity states HLT, shutdown, wait-for-SIPI */
     case 0x486: *value = 0x80000021; return true;
     case 0x487: *value = 0xffffffff; return true;
     case 0x488: *value = 0x2000; return true;

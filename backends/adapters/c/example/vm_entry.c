@@ -93,10 +93,11 @@ static bool activity_right(const struct cpu *c, bool injects, u32 type, u32 vect
   u64 activity = c->vmcs[ACTIVITY];
   bool machine_check = type == HARDWARE_EXCEPTION && vector == 18;
   if (activity == ACTIVE) return true;
-  if (activity > SHUTDOWN) return false; /* IA32_VMX_MISC[8] = 0: not to wait-for-SIPI */
+  if (activity > WAIT_FOR_SIPI) return false;
   if (activity == HALTED && c->cpl != 0) return false;
   if (c->vmcs[INTERRUPTIBILITY] & (BLOCKING_STI | BLOCKING_MOV_SS)) return false;
   if (!injects) return true;
+  if (activity == WAIT_FOR_SIPI) return false;
   if (activity == SHUTDOWN) return type == NMI || machine_check;
   return type == EXTERNAL_INTERRUPT || type == NMI || machine_check ||
          (type == HARDWARE_EXCEPTION && vector == 1);

@@ -67,21 +67,25 @@ enum field {
 #define ENTRY_IA32E (1u << 9)
 
 /* What the controls must and may be: the low and high halves of IA32_VMX_TRUE_*_CTLS. Only what this
- * processor really does may be 1. */
+ * processor really does may be 1, and the default1 class, which always may: CR3-load and CR3-store exiting and
+ * the debug controls, of which no step takes notice. */
 #define PIN_MUST 0x16u
 #define PIN_MAY (PIN_MUST | PIN_EXTERNAL_INTERRUPT_EXITING | PIN_NMI_EXITING | PIN_POSTED_INTERRUPTS)
 #define PRIMARY_MUST 0x04006172u
+#define PRIMARY_DEFAULT1 0x0401e172u
 #define PRIMARY_MAY                                                                                          \
-  (PRIMARY_MUST | PRIMARY_INTERRUPT_WINDOW_EXITING | PRIMARY_HLT_EXITING | PRIMARY_TERTIARY |                \
+  (PRIMARY_DEFAULT1 | PRIMARY_INTERRUPT_WINDOW_EXITING | PRIMARY_HLT_EXITING | PRIMARY_TERTIARY |            \
    PRIMARY_CR8_LOAD_EXITING | PRIMARY_CR8_STORE_EXITING | PRIMARY_TPR_SHADOW | PRIMARY_MSR_BITMAPS |         \
    PRIMARY_SECONDARY)
 #define SECONDARY_MAY                                                                                        \
   (SECONDARY_APIC_ACCESSES | SECONDARY_X2APIC_MODE | SECONDARY_REGISTERS | SECONDARY_DELIVERY)
 #define TERTIARY_MAY ((uint64_t)TERTIARY_IPI)
 #define EXIT_MUST 0x00036dfbu
-#define EXIT_MAY (EXIT_MUST | 1u << 2 | EXIT_HOST_64 | EXIT_ACKNOWLEDGE)
+#define EXIT_DEFAULT1 0x00036dffu
+#define EXIT_MAY (EXIT_DEFAULT1 | EXIT_HOST_64 | EXIT_ACKNOWLEDGE)
 #define ENTRY_MUST 0x000011fbu
-#define ENTRY_MAY (ENTRY_MUST | 1u << 2 | ENTRY_IA32E)
+#define ENTRY_DEFAULT1 0x000011ffu
+#define ENTRY_MAY (ENTRY_DEFAULT1 | ENTRY_IA32E)
 
 #define PHYSICAL_ADDRESS_WIDTH 46
 
