@@ -109,7 +109,7 @@ def amend(program: Program, expected: Expected, instead: Instead, found: Sequenc
     parts = {(each.part, each.vcpu if each.step is None else each.step) for each in found}
     entry = instead.entry if instead.entry and Part.ENTRY in {part for part, _ in parts} else expected.entry
     steps = tuple(
-        _step(wanted, instead) if (Part.STEP, index) in parts and _meant(step.action, instead) else wanted
+        _step(wanted, instead) if (Part.STEP, index) in parts and meant(step.action, instead) else wanted
         for index, (step, wanted) in enumerate(zip(program.steps, expected.steps, strict=True))
     )
     after = tuple(
@@ -138,7 +138,7 @@ def _handlers(program: Program, expected: Expected, instead: Instead) -> Handler
 def _in_handler(
     setup: Setup, vector: int, index: int, wanted: StepExpected, instead: Instead
 ) -> StepExpected:
-    return _step(wanted, instead) if _meant(setup.handler(vector)[index].action, instead) else wanted
+    return _step(wanted, instead) if meant(setup.handler(vector)[index].action, instead) else wanted
 
 
 def _reached(
@@ -154,7 +154,8 @@ def _reached(
     return tuple(result)
 
 
-def _meant(action: Action, instead: Instead) -> bool:
+def meant(action: Action, instead: Instead) -> bool:
+    """Whether *instead* speaks of such actions."""
     kind_fits = instead.step in ("", step_name(action))
     return kind_fits and (not instead.msrs or getattr(action, "msr", None) in instead.msrs)
 

@@ -15,6 +15,7 @@ from enum import Enum
 from itertools import chain, repeat
 from typing import Protocol
 
+from runner.judging import swept
 from runner.judging.deviations import Deviation, excuse
 from runner.judging.differences import Difference, differences, disagreements
 from runner.judging.step_mismatches import NothingToCompareError
@@ -134,19 +135,30 @@ class _Bench:
             found = differences(point.program, point.expected, answer)
         except NothingToCompareError as unknown:
             return PointResult(point.id, Verdict.BROKEN, answer, str(unknown))
-        return self._explained(point, answer, found) if found else _conforming(point)
+        if not found:
+            return _conforming(point)
+        return self._explained(point, answer, found, excuse(self.case, point, answer, found, self.known))
 
     def _swept(self, point: Point, answer: Observation, wanted: Answer) -> PointResult:
         if not isinstance(wanted, Observation):
             verdict = Verdict.UNSUPPORTED if isinstance(wanted, Unsupported) else Verdict.BROKEN
             return PointResult(point.id, verdict, answer, f"the reference model: {wanted.reason}")
         found = disagreements(point.program, wanted, answer)
-        return self._explained(point, answer, found) if found else _conforming(point)
+        if not found:
+            return _conforming(point)
+        speaking = [each for each in self.known if each.speaks_of(self.case, point)]
+        announced = swept.excuse(point.program, wanted, answer, speaking)
+        return self._explained(point, answer, found, announced)
 
-    def _explained(self, point: Point, answer: Observation, found: tuple[Difference, ...]) -> PointResult:
+    def _explained(
+        self,
+        point: Point,
+        answer: Observation,
+        found: tuple[Difference, ...],
+        announced: tuple[Deviation, ...],
+    ) -> PointResult:
         """Say what differences mean: announced, unsettled, or not conforming."""
         found = tuple(replace(difference, point=point.id) for difference in found)
-        announced = () if point.expected.from_model else excuse(self.case, point, answer, found, self.known)
         if announced:
             why = "; ".join(dict.fromkeys(deviation.why for deviation in announced))
             return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, why, found, announced)
