@@ -18,6 +18,7 @@ def table(merged: Summary) -> str:
 def _lines(merged: Summary) -> Iterator[str]:
     hosts, missing = merged["hosts"], merged["missing"]
     names = list(dict.fromkeys(name for host in hosts.values() for name in _named(host)))
+    names = names or [""]
     rows = [[name, *(_cell(host, subject) for subject in names)] for name, host in hosts.items()]
     rows += [[name, *["no results"] * len(names)] for name in missing]
     yield from columns([["host", *names], *sorted(rows)])

@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from reports.summary import Summary
+from reports.summary import Summary, now
 from runner.judging.verdict import Verdict
 
 FAILING = (Verdict.DOES_NOT_CONFORM.value, Verdict.BROKEN.value)
@@ -51,7 +51,7 @@ def _schema() -> Draft202012Validator:
 def merge(found: Mapping[str, Summary], missing: Mapping[str, str]) -> Summary:
     """Return one summary of hosts by name; *missing* says why a host has none."""
     return {
-        "finished": max((each["finished"] for each in found.values()), default=""),
+        "finished": max((each["finished"] for each in found.values()), default=now()),
         "hosts": {name: found[name] for name in sorted(found)},
         "missing": {name: missing[name] for name in sorted(missing)},
     }

@@ -74,11 +74,16 @@ def _of_case(scenario: Scenario, case: Case) -> Record:
     }
 
 
+def now() -> str:
+    """Return the time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def of_this_run() -> Summary:
     """Return what results are kept with: when the run ended, of which suite it was, on which host."""
     here = host.here()
     return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": now(),
         "suite": suite.identity(),
         "host": {"name": here.name, **here.facts()},
     }

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "certify": "run the main job on every subject present",
     "nightly": "run all there is on every subject, and say what changed since the night before",
     "merge": "make one report of the results of several hosts",
+    "fleet": "run the night on several hosts, and make one report",
     "doctor": "provide what the subjects need, or say how",
 }
 

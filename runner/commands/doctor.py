@@ -24,8 +24,9 @@ HAS_POSTED_INTERRUPTS = Version("2.8")
 def main(arguments: Sequence[str]) -> int:
     """Print a line for each thing looked after; return 0, since a thing that lacks is no failure."""
     parser = argparse.ArgumentParser(prog="python -m runner doctor", description=__doc__)
-    parser.parse_args(arguments)
-    say("packages", packages())
+    parser.add_argument("--also", type=Path, metavar="BINDEP", help="packages that something more needs")
+    also: Path | None = parser.parse_args(arguments).also
+    say("packages", packages(*debian.named(BINDEP), *(debian.named(also) if also else ())))
     say("unpacked", unpacked_bochs())
     for name, found in presence.shipped():
         say(name, presence.words(found))
@@ -37,9 +38,8 @@ def say(subject: str, state: str) -> None:
     print(f"{subject:<10}{state}", flush=True)
 
 
-def packages() -> str:
-    """Install the Debian packages that lack, if that needs no question; return what became of it."""
-    names = debian.named(BINDEP)
+def packages(*names: str) -> str:
+    """Install those Debian packages that lack, if that needs no question; return what became of it."""
     lack = debian.missing(names)
     if lack is None:
         return f"unknown: no dpkg to ask for {', '.join(names)}"
