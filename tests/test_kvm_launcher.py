@@ -213,3 +213,11 @@ def test_the_facts_of_a_host_without_vt_x(tmp_path: Path) -> None:
     facts = host.facts(modules(tmp_path, "kvm_soft", verbose="N"))
     assert facts["kvm-module"] == "kvm_soft"
     assert (facts["nested"], facts["enable_apicv"], facts["single-stepped"]) == ("false", "false", "true")
+
+
+def test_of_two_modules_that_are_built_in_the_processors_own_counts(tmp_path: Path) -> None:
+    modules(modules(tmp_path, "kvm_amd", nested="1"), "kvm_intel", nested="Y")
+    for flag, module in (("vmx", "kvm_intel"), ("svm", "kvm_amd")):
+        cpuinfo = tmp_path / f"cpuinfo-{flag}"
+        cpuinfo.write_text(f"flags\t\t: fpu {flag} x2apic\n", "utf-8")
+        assert host.module(tmp_path, cpuinfo) == module

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from runner import host
 
 MODULES = Path("/sys/module")
 PARAMETERS = ("nested", "enable_apicv", "enable_ipiv")
 """Parameters of the module ``kvm_intel`` that decide what its guests see."""
-HARDWARE = ("kvm_intel", "kvm_amd")
+HARDWARE = MappingProxyType({"kvm_intel": "vmx", "kvm_amd": "svm"})
+"""Modules that run guests by VT-x or SVM, and the processor's flag that says so."""
 SWITCHES = {"Y": "true", "1": "true", "N": "false", "0": "false"}
 
 
@@ -25,7 +27,7 @@ def facts(modules: Path = MODULES) -> Mapping[str, str]:
         "host-kernel": here.kernel,
         "host-processor": here.processor,
         "host-microcode": here.microcode,
-        "kvm-module": _module(modules),
+        "kvm-module": module(modules),
         "single-stepped": str(not has_hardware(modules)).lower(),
         **{name: _switch(modules / "kvm_intel" / "parameters" / name) for name in PARAMETERS},
     }
@@ -33,11 +35,16 @@ def facts(modules: Path = MODULES) -> Mapping[str, str]:
 
 def has_hardware(modules: Path = MODULES) -> bool:
     """Whether KVM runs guests by VT-x or SVM."""
-    return _module(modules) in HARDWARE
+    return module(modules) in HARDWARE
 
 
-def _module(modules: Path) -> str:
-    return next((path.name for path in sorted(modules.glob("kvm_*"))), "none that tells its name")
+def module(modules: Path, cpuinfo: Path = host.CPUINFO) -> str:
+    """Return the module that KVM runs guests with: a kernel may have those of both makers built in."""
+    names = sorted(path.name for path in modules.glob("kvm_*"))
+    if len(names) > 1:
+        flags = cpuinfo.read_text("utf-8", errors="replace").split()
+        names = [name for name, flag in HARDWARE.items() if name in names and flag in flags] or names
+    return names[0] if names else "none that tells its name"
 
 
 def _switch(path: Path) -> str:
