@@ -107,6 +107,26 @@ def test_no_descriptor_is_eight_zeros_and_a_word_as_set_up_is_no_change() -> Non
     assert final.page == ((0x90, 10),)
 
 
+@pytest.mark.parametrize(
+    ("at", "vector", "steps", "reason"),
+    [
+        (2, 0x51, 1, "2 is no number 0-1"),
+        (1, 0x51, 0, "steps: 0, where the case has 1"),
+        (1, 0x31, 1, "steps: 1, where the case has 0"),
+        (1, 0x0D, 1, "steps: 1, where the case has 0"),
+    ],
+)
+def test_an_interrupt_leads_back_into_the_case_and_its_handler_has_its_steps(
+    at: int, vector: int, steps: int, reason: str
+) -> None:
+    given = message(EVERYTHING)
+    one = {"outcomes": [{"outcome": "completed"}], "delivered": [], "physical": None}
+    given["steps"][0]["delivered"] = [{"vector": vector, "at": at, "steps": [one] * steps}]
+    with pytest.raises(AnswerError) as refused:
+        read(given, ASKED)
+    assert str(refused.value) == reason
+
+
 def test_a_reason_is_taken_over() -> None:
     lack = read({"message": "unsupported", "seq": 1, "reason": "no timer"}, ASKED)
     assert lack == Unsupported("no timer")

@@ -46,7 +46,7 @@ PROTOCOL = 1
 HELLO = f'{{"message":"hello","protocol":{PROTOCOL}}}\n'.encode()
 STOP = b'{"message":"stop"}\n'
 LONGEST_RUN = 1 << 20
-"""Bytes of the longest line that the runner sends."""
+"""Bytes of the longest case that the runner sends."""
 
 _Instruction = (
     Rdmsr | Wrmsr | ReadCr8 | WriteCr8 | Plain | Cpuid | MmioRead | SetApicBase | Inject | Raise | InitSipi
@@ -81,7 +81,10 @@ class Asks:
         )
         steps = ",".join([self._step(step, program) for step in program.steps])
         level, shared = program.level.value, self._shared
-        return f'"level":"{level}","shared":{shared},"vcpus":[{setups}],"steps":[{steps}]}}\n'
+        text = f'"level":"{level}","shared":{shared},"vcpus":[{setups}],"steps":[{steps}]}}\n'
+        if len(text) > LONGEST_RUN:
+            raise CannotAskError(f"a case of {len(text)} bytes, {LONGEST_RUN} is the most")
+        return text
 
     def _setup(self, level: Level, setup: Setup, vcpu: int, count: int) -> str:
         key = level, setup, vcpu, count
