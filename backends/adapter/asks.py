@@ -6,6 +6,8 @@ in it needs an escape. A test holds each line against ``adapters/protocol.schema
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 from backends.adapter.platform import SHARED_STRUCTURES, Platform
 from backends.adapter.setups import (
     CannotAskError,
@@ -59,11 +61,11 @@ _MOST_KEPT = 4096
 
 
 class Asks:
-    """Makes the run lines for one adapter; setups that come again are kept."""
+    """Makes the run lines for one adapter; what comes again is kept."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._kept: dict[tuple[Level, Setup, int, int], str] = {}
+        self._texts: dict[Hashable, str] = {}
         shared = {
             "pid-pointer-table": platform.memory + SHARED_STRUCTURES[Field.PID_POINTER_TABLE_ADDRESS],
             "apic-access-page": platform.memory + SHARED_STRUCTURES[Field.APIC_ACCESS_ADDRESS],
@@ -87,18 +89,27 @@ class Asks:
         return text
 
     def _setup(self, level: Level, setup: Setup, vcpu: int, count: int) -> str:
-        key = level, setup, vcpu, count
-        text = self._kept.get(key)
+        return self._kept((level, setup, vcpu, count), lambda: self._new_setup(level, setup, vcpu, count))
+
+    def _kept(self, key: Hashable, make: Callable[[], str]) -> str:
+        """Return a text that comes again, made once."""
+        text = self._texts.get(key)
         if text is None:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            text = self._kept[key] = self._new_setup(level, setup, vcpu, count)
+            if len(self._texts) >= _MOST_KEPT:
+                self._texts.clear()
+            text = self._texts[key] = make()
         return text
+
+    def _fields(self, setup: Setup, vcpu: int, count: int) -> str:
+        """Return the VMCS fields; most setups differ only in their pages."""
+        of_vmcs = (setup.controls, setup.tpr_threshold, setup.rvi, setup.svi, setup.eoi_exit_bitmap)
+        key = (*of_vmcs, setup.fields, setup.guest, setup.posted, setup.msr_lists, vcpu, count)
+        return self._kept(key, lambda: fields_json(Vmcs(self._platform, setup, vcpu, count).fields()))
 
     def _new_setup(self, level: Level, setup: Setup, vcpu: int, count: int) -> str:
         platform, lists, guest = self._platform, setup.msr_lists, setup.guest
         at_vmx = level is Level.VMX
-        fields = fields_json(Vmcs(platform, setup, vcpu, count).fields()) if at_vmx else "[]"
+        fields = self._fields(setup, vcpu, count) if at_vmx else "[]"
         page = platform.address(Field.VIRTUAL_APIC_ADDRESS, vcpu) or 0
         return (
             f'{{"apic-mode":"{setup.apic_mode.value}",'
