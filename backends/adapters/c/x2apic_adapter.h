@@ -488,6 +488,7 @@ static void x2a_read_words(struct x2a_scanner *s, struct x2a_word *word, unsigne
   for (bool first = x2a_open(s, '['); x2a_element(s, &first);) {
     X2A_ROOM(s, *count, most, "words of a page")
     x2a_pair(s, &word[*count].offset, &value);
+    if (value > UINT32_MAX) x2a_fail(s, "a number that is too large");
     word[(*count)++].value = (uint32_t)value;
   }
 }
@@ -648,6 +649,12 @@ static bool x2a_read_change(struct x2a_scanner *s, const char *key, struct x2a_c
   return true;
 }
 
+/* Whether a step is one of an MSR, an offset, a vector and the like. */
+static bool x2a_wants_arg(uint8_t action) {
+  return action <= X2A_WRMSR || (action >= X2A_CPUID && action <= X2A_POST) || action == X2A_INIT_SIPI ||
+         action > X2A_VMM;
+}
+
 static void x2a_read_step(struct x2a_scanner *s, struct x2a_program *p, struct x2a_step *step) {
   static const char *const actions[] = {
       "rdmsr",     "wrmsr",         "read-cr8", "write-cr8", "sti",       "cli",     "nop",  "mov-ss",
@@ -655,7 +662,7 @@ static void x2a_read_step(struct x2a_scanner *s, struct x2a_program *p, struct x
       "init-sipi", "dump-at-reset", "vmm",      "inject",    "raise",     NULL};
   static const char *const agents[] = {"guest", "vmm", NULL};
   char key[X2A_NAME];
-  bool by_vmm = false;
+  bool by_vmm = false, has_arg = false;
   struct x2a_change *change = &p->change[p->changes < X2A_CHANGES ? p->changes : 0];
   *step = (struct x2a_step){.mask = UINT64_MAX};
   change->rvi = change->svi = change->interrupt_flag = -1;
@@ -675,15 +682,15 @@ static void x2a_read_step(struct x2a_scanner *s, struct x2a_program *p, struct x
     else if (!strcmp(key, "mask"))
       step->mask = x2a_hex64(s);
     else if (!strcmp(key, "msr") || !strcmp(key, "leaf") || !strcmp(key, "offset"))
-      step->arg = x2a_hex32(s);
+      has_arg = true, step->arg = x2a_hex32(s);
     else if (!strcmp(key, "name"))
-      step->arg = x2a_barrier(s, false);
+      has_arg = true, step->arg = x2a_barrier(s, false);
     else if (!strcmp(key, "waiting"))
       step->value = x2a_count(s, X2A_VCPUS);
     else if (!strcmp(key, "to"))
-      step->arg = (uint32_t)x2a_count(s, X2A_VCPUS - 1);
+      has_arg = true, step->arg = (uint32_t)x2a_count(s, X2A_VCPUS - 1);
     else if (!strcmp(key, "vector"))
-      step->arg = (uint32_t)x2a_count(s, 255);
+      has_arg = true, step->arg = (uint32_t)x2a_count(s, 255);
     else if (!strcmp(key, "vectors"))
       x2a_read_vectors(s, step);
     else if (!strcmp(key, "outstanding"))
@@ -695,6 +702,8 @@ static void x2a_read_step(struct x2a_scanner *s, struct x2a_program *p, struct x
     else if (!x2a_read_change(s, key, change))
       x2a_fail(s, "an unknown key");
   }
+  if (step->cpl % 3) x2a_fail(s, "a CPL that is neither 0 nor 3");
+  if (x2a_wants_arg(step->action) && !has_arg) x2a_fail(s, "a step without what it is about");
   if (step->action == X2A_POST && by_vmm) step->action = X2A_POST_BY_VMM;
   if (step->action != X2A_VMM) return;
   X2A_ROOM(s, p->changes, X2A_CHANGES, "VMM steps")
@@ -794,11 +803,22 @@ static void x2a_read_shared(struct x2a_scanner *s, struct x2a_program *p) {
   }
 }
 
+/* Steps are of, and speak of, virtual processors that are there. */
+static void x2a_check_processors(struct x2a_scanner *s, const struct x2a_program *p, unsigned first,
+                                 unsigned count) {
+  for (const struct x2a_step *step = p->step + first; count; step++, count--) {
+    bool speaks_of_one =
+        step->action == X2A_POST || step->action == X2A_POST_BY_VMM || step->action == X2A_INIT_SIPI;
+    if (step->vcpu >= p->vcpus || (speaks_of_one && step->arg >= p->vcpus))
+      x2a_fail(s, "a step of a virtual processor that is not there");
+  }
+}
+
 enum x2a_message { X2A_HELLO, X2A_RUN, X2A_STOP };
 
 struct x2a_line {
   unsigned message, protocol, seq, left;
-  bool has_seq;
+  bool has_seq, has_steps;
 };
 
 static void x2a_read_line(struct x2a_scanner *s, struct x2a_line *line, struct x2a_program *p) {
@@ -824,16 +844,17 @@ static void x2a_read_line(struct x2a_scanner *s, struct x2a_line *line, struct x
     else if (!strcmp(key, "vcpus"))
       x2a_read_setups(s, p);
     else if (!strcmp(key, "steps"))
-      x2a_read_steps(s, p);
+      x2a_read_steps(s, p), line->has_steps = true;
     else
       x2a_fail(s, "an unknown key");
   }
   if (!s->error) s->about[0] = 0;
   if (!x2a_take(s, 0)) x2a_fail(s, "something behind the object");
   if (line->message > X2A_STOP) x2a_fail(s, "no message");
-  if (line->message == X2A_RUN && (!line->has_seq || !p->vcpus)) x2a_fail(s, "a run without seq or vcpus");
-  for (unsigned i = 0; i < p->steps; i++)
-    if (p->step[i].vcpu >= p->vcpus) x2a_fail(s, "a step of a virtual processor that is not there");
+  if (line->message == X2A_RUN && (!line->has_seq || !line->has_steps || !p->vcpus))
+    x2a_fail(s, "a run without seq, vcpus or steps");
+  x2a_check_processors(s, p, 0, p->steps);
+  x2a_check_processors(s, p, X2A_STEPS, p->handler_steps);
 }
 
 /* ---- Writing ---- */
