@@ -158,6 +158,7 @@ def test_where(tmp_path: Path, where: str, reported: dict[str, str], *, speaks: 
         ("says: X\nkind: adapter\n", "`start`"),
         ("says: X\nkind: adapter\nstart: {build: [make]}\n", "`command`"),
         ("says: X\nkind: adapter\nstart: {command: []}\n", "a list of words"),
+        ("says: X\nkind: adapter\nstart: {command: ['{wordir}/a']}\n", "in braces only {suite}, {python}"),
         (
             "says: X\nkind: adapter\nstart: {command: [a], deadline: 0}\n",
             "3:33: `0` does not fit; wanted seconds",

@@ -1,6 +1,7 @@
 """An adapter in Python: the conversation with the runner, in the standard library alone.
 
     python -m runner adapter-check python3 backends/adapters/python/adapter.py
+    pytest specs --backend backends/adapters/python/python-adapter.yaml
 
 Begin a VMM's own adapter with this file. What stands behind it here is no VMM: `reference_model` gives
 each case to this project's reference model, and is what you replace.

@@ -1,7 +1,9 @@
 //! An adapter in Rust, without a crate: a small VMM of its own that virtualizes the x2APIC as far as the TPR and
 //! APIC-register virtualization. It says `unsupported` to everything beyond.
 //!
-//!     rustc --edition 2021 -O -o adapter main.rs && python -m runner adapter-check ./adapter
+//!     rustc --edition 2021 -O -o my-adapter backends/adapters/rust/main.rs
+//!     python -m runner adapter-check ./my-adapter
+//!     pytest specs --backend backends/adapters/rust/rust-adapter.yaml
 //!
 //! `json` reads lines, `vmcs` checks VM entry, `processor` executes steps, `apic` is the physical APIC.
 
