@@ -171,10 +171,10 @@ static u32 any(const u32 *words) {
 
 /* Whether no interrupt came in this case, and what need not be inferred is at the baseline. Then nothing is
  * in service, or PPR would tell; nothing was accepted and delivered, so TMR is as it was; and what waits above
- * vector 15, which the first word of IRR does not show, comes when the window opens. Each read is a VM exit
- * where another hypervisor runs below: 14 instead of 36. */
+ * vector 15, which the first word of IRR does not show, comes when the window opens. Only where another
+ * hypervisor runs below, for which each read is a VM exit: 14 instead of 36. */
 static int is_quiet(u8 mode, const struct cpu *c) {
-  if (c->record->level != LEVEL_VMX || c->deliveries || any(c->taken)) return 0;
+  if (!under_hypervisor || c->record->level != LEVEL_VMX || c->deliveries || any(c->taken)) return 0;
   for (u32 i = 0; i < watched_registers; i++) {
     if (i > FIRST_ISR && i < FIRST_IRR) continue;
     if (i > FIRST_IRR && i < FIRST_IRR + 8) continue;

@@ -93,5 +93,6 @@ struct boot {
 extern const struct boot boot;
 
 extern struct cpu cpus[MAX_CPUS];
+extern u32 under_hypervisor; /* another one runs below this VMM */
 extern u64 guest_idt[512], host_idt[512];
 #endif

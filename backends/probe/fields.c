@@ -3,14 +3,19 @@
 #include "vmx.h"
 
 #define SLOTS 1024
-#define KNOWN 1   /* the field holds `held` */
-#define WAITING 2 /* `wanted` is for the next VM entry */
+#define KNOWN 1    /* the field holds `held` */
+#define WAITING 2  /* `wanted` is for the next VM entry */
+#define DEPARTED 4 /* a case has set something else than `base` */
 
-static struct {
-  u64 held[SLOTS], wanted[SLOTS];
-  u8 state[SLOTS];
-  u32 waiting[SLOTS];
+struct list {
+  u32 field[SLOTS];
   u32 count;
+};
+
+static struct table {
+  u64 held[SLOTS], wanted[SLOTS], base[SLOTS];
+  u8 state[SLOTS];
+  struct list waiting, departed;
 } tables[MAX_CPUS];
 
 /* Bits of an encoding: 14:13 width, 11:10 type, 9:1 index, which for no field here is above 63. */
@@ -21,36 +26,70 @@ static int changes_by_itself(u32 field) {
   return (field >> 10 & 3) == 2 || field == FIELD_VM_ENTRY_INTERRUPTION_INFORMATION;
 }
 
-void field_set(const struct cpu *c, u32 field, u64 value) {
-  u32 slot = slot_of(field);
-  if (!(tables[c->index].state[slot] & WAITING)) {
-    tables[c->index].state[slot] |= WAITING;
-    tables[c->index].waiting[tables[c->index].count++] = field;
+static void note(struct table *t, struct list *list, u32 slot, u32 field, u8 as) {
+  if (t->state[slot] & as) return;
+  t->state[slot] |= as;
+  list->field[list->count++] = field;
+}
+
+static void put(struct table *t, u32 slot, u32 field, u64 value) {
+  if (!under_hypervisor) {
+    vmwrite(field, value);
+    return;
   }
-  tables[c->index].wanted[slot] = value;
+  note(t, &t->waiting, slot, field, WAITING);
+  t->wanted[slot] = value;
+}
+
+void field_set(const struct cpu *c, u32 field, u64 value) {
+  struct table *t = &tables[c->index];
+  u32 slot = slot_of(field);
+  note(t, &t->departed, slot, field, DEPARTED);
+  put(t, slot, field, value);
+}
+
+void field_base(const struct cpu *c, u32 field, u64 value) {
+  struct table *t = &tables[c->index];
+  u32 slot = slot_of(field);
+  t->base[slot] = value;
+  put(t, slot, field, value);
 }
 
 u64 field_get(const struct cpu *c, u32 field) {
+  const struct table *t = &tables[c->index];
   u32 slot = slot_of(field);
-  u8 state = tables[c->index].state[slot];
-  if (state & WAITING) return tables[c->index].wanted[slot];
-  return state & KNOWN ? tables[c->index].held[slot] : vmread(field);
+  if (!under_hypervisor) return vmread(field);
+  if (t->state[slot] & WAITING) return t->wanted[slot];
+  return t->state[slot] & KNOWN ? t->held[slot] : vmread(field);
 }
 
 void field_was_read(const struct cpu *c, u32 field, u64 value) {
+  struct table *t = &tables[c->index];
   u32 slot = slot_of(field);
-  tables[c->index].held[slot] = value;
-  tables[c->index].state[slot] |= KNOWN;
+  t->held[slot] = value;
+  t->state[slot] |= KNOWN;
+}
+
+void fields_restore(const struct cpu *c) {
+  struct table *t = &tables[c->index];
+  for (u32 i = 0; i < t->departed.count; i++) {
+    u32 field = t->departed.field[i], slot = slot_of(field);
+    t->state[slot] &= (u8)~DEPARTED;
+    put(t, slot, field, t->base[slot]);
+  }
+  t->departed.count = 0;
 }
 
 void fields_write(const struct cpu *c) {
-  for (u32 i = 0; i < tables[c->index].count; i++) {
-    u32 field = tables[c->index].waiting[i], slot = slot_of(field);
-    u64 value = tables[c->index].wanted[slot];
-    int same = tables[c->index].state[slot] & KNOWN && tables[c->index].held[slot] == value;
-    int failed = !same && vmwrite(field, value);
-    tables[c->index].held[slot] = value;
-    tables[c->index].state[slot] = failed || changes_by_itself(field) ? 0 : KNOWN;
+  struct table *t = &tables[c->index];
+  for (u32 i = 0; i < t->waiting.count; i++) {
+    u32 field = t->waiting.field[i], slot = slot_of(field);
+    u8 state = t->state[slot] & DEPARTED;
+    u64 value = t->wanted[slot];
+    int same = t->state[slot] & KNOWN && t->held[slot] == value;
+    if ((same || !vmwrite(field, value)) && !changes_by_itself(field)) state |= KNOWN;
+    t->held[slot] = value;
+    t->state[slot] = state;
   }
-  tables[c->index].count = 0;
+  t->waiting.count = 0;
 }

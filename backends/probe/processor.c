@@ -5,12 +5,13 @@
 #include "machine.h"
 #include "vmx.h"
 
+u32 under_hypervisor;
 u64 guest_idt[512] __attribute__((aligned(PAGE)));
 u64 host_idt[512] __attribute__((aligned(PAGE)));
 extern u8 host_stubs[];
 
-#define CPUID_XSAVE (1u << 26)   /* leaf 1, ECX */
-#define CPUID_HYPERVISOR (1u << 31)
+#define CPUID_XSAVE (1u << 26)      /* leaf 1, ECX */
+#define CPUID_HYPERVISOR (1u << 31) /* leaf 1, ECX */
 #define CPUID_AVX512F (1u << 16) /* leaf 7, EBX */
 #define CR4_OSXSAVE 0x40000ul
 #define XCR0_AVX512 0xe7u /* x87, SSE, AVX and the three states of AVX-512 */
@@ -86,8 +87,7 @@ void processor_load_tables(struct cpu *c) {
  * hypervisor: one without VT-x emulates the probe and knows none, whatever CPUID says. */
 static void enable_wide_registers(void) {
   u64 cr4;
-  if (cpuid(1).ecx & CPUID_HYPERVISOR) return;
-  if (!(cpuid(1).ecx & CPUID_XSAVE) || !(cpuid(7).ebx & CPUID_AVX512F)) return;
+  if (under_hypervisor || !(cpuid(1).ecx & CPUID_XSAVE) || !(cpuid(7).ebx & CPUID_AVX512F)) return;
   if ((cpuid(0xd).eax & XCR0_AVX512) != XCR0_AVX512) return;
   asm volatile("mov %%cr4, %0" : "=r"(cr4));
   asm volatile("mov %0, %%cr4" ::"r"(cr4 | CR4_OSXSAVE));
@@ -139,4 +139,5 @@ void processor_init(struct cpu *c, u32 index) {
 void processors_init(void) {
   make_idt(guest_idt, guest_stubs);
   make_idt(host_idt, host_stubs);
+  under_hypervisor = (cpuid(1).ecx & CPUID_HYPERVISOR) != 0;
 }

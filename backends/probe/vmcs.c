@@ -43,27 +43,27 @@ static void write_host_state(const struct cpu *c) {
   u64 cr0, cr3, cr4;
   asm volatile("mov %%cr0, %0; mov %%cr3, %1; mov %%cr4, %2" : "=r"(cr0), "=r"(cr3), "=r"(cr4));
   for (u32 i = 0; i < 6; i++)
-    field_set(c, FIELD_HOST_SELECTOR + 2 * i, i == 1 ? SELECTOR_CODE : SELECTOR_DATA);
-  field_set(c, FIELD_HOST_SELECTOR + 12, SELECTOR_TSS);
-  field_set(c, FIELD_HOST_CR0, cr0);
-  field_set(c, FIELD_HOST_CR3, cr3);
-  field_set(c, FIELD_HOST_CR4, cr4);
-  field_set(c, FIELD_HOST_FS_BASE, 0);
-  field_set(c, FIELD_HOST_GS_BASE, (u64)c);
-  field_set(c, FIELD_HOST_TR_BASE, (u64)c->tss);
-  field_set(c, FIELD_HOST_GDTR_BASE, (u64)c->gdt);
-  field_set(c, FIELD_HOST_IDTR_BASE, (u64)host_idt);
-  field_set(c, FIELD_HOST_RIP, (u64)vm_exit);
-  field_set(c, FIELD_HOST_SYSENTER_CS, 0);
-  field_set(c, FIELD_HOST_SYSENTER_ESP, 0);
-  field_set(c, FIELD_HOST_SYSENTER_EIP, 0);
-  field_set(c, FIELD_GUEST_CR0, cr0);
-  field_set(c, FIELD_GUEST_CR3, cr3);
-  field_set(c, FIELD_GUEST_CR4, cr4);
-  field_set(c, FIELD_CR0_MASK, 0);
-  field_set(c, FIELD_CR4_MASK, 0);
-  field_set(c, FIELD_CR0_SHADOW, 0);
-  field_set(c, FIELD_CR4_SHADOW, 0);
+    field_base(c, FIELD_HOST_SELECTOR + 2 * i, i == 1 ? SELECTOR_CODE : SELECTOR_DATA);
+  field_base(c, FIELD_HOST_SELECTOR + 12, SELECTOR_TSS);
+  field_base(c, FIELD_HOST_CR0, cr0);
+  field_base(c, FIELD_HOST_CR3, cr3);
+  field_base(c, FIELD_HOST_CR4, cr4);
+  field_base(c, FIELD_HOST_FS_BASE, 0);
+  field_base(c, FIELD_HOST_GS_BASE, (u64)c);
+  field_base(c, FIELD_HOST_TR_BASE, (u64)c->tss);
+  field_base(c, FIELD_HOST_GDTR_BASE, (u64)c->gdt);
+  field_base(c, FIELD_HOST_IDTR_BASE, (u64)host_idt);
+  field_base(c, FIELD_HOST_RIP, (u64)vm_exit);
+  field_base(c, FIELD_HOST_SYSENTER_CS, 0);
+  field_base(c, FIELD_HOST_SYSENTER_ESP, 0);
+  field_base(c, FIELD_HOST_SYSENTER_EIP, 0);
+  field_base(c, FIELD_GUEST_CR0, cr0);
+  field_base(c, FIELD_GUEST_CR3, cr3);
+  field_base(c, FIELD_GUEST_CR4, cr4);
+  field_base(c, FIELD_CR0_MASK, 0);
+  field_base(c, FIELD_CR4_MASK, 0);
+  field_base(c, FIELD_CR0_SHADOW, 0);
+  field_base(c, FIELD_CR4_SHADOW, 0);
 }
 
 static u64 segment_selector(const struct cpu *c, u32 segment) {
@@ -85,32 +85,33 @@ static u64 segment_rights(const struct cpu *c, u32 segment) {
 /* ES CS SS DS FS GS LDTR TR, GDTR, IDTR and what else no guest here changes but by going to CPL 3. */
 static void write_segments(const struct cpu *c) {
   for (u32 i = 0; i < 8; i++) {
-    field_set(c, FIELD_GUEST_SELECTOR + 2 * i, segment_selector(c, i));
-    field_set(c, FIELD_GUEST_ACCESS_RIGHTS + 2 * i, segment_rights(c, i));
-    field_set(c, FIELD_GUEST_LIMIT + 2 * i, i == 7 ? 0x67 : i == 6 ? 0 : 0xffffffff);
-    field_set(c, FIELD_GUEST_BASE + 2 * i, i == 5 ? (u64)c : i == 7 ? (u64)c->tss : 0);
+    field_base(c, FIELD_GUEST_SELECTOR + 2 * i, segment_selector(c, i));
+    field_base(c, FIELD_GUEST_ACCESS_RIGHTS + 2 * i, segment_rights(c, i));
+    field_base(c, FIELD_GUEST_LIMIT + 2 * i, i == 7 ? 0x67 : i == 6 ? 0 : 0xffffffff);
+    field_base(c, FIELD_GUEST_BASE + 2 * i, i == 5 ? (u64)c : i == 7 ? (u64)c->tss : 0);
   }
-  field_set(c, FIELD_GUEST_LIMIT + 16, sizeof(c->gdt) - 1);
-  field_set(c, FIELD_GUEST_BASE + 16, (u64)c->gdt);
-  field_set(c, FIELD_GUEST_LIMIT + 18, PAGE - 1);
-  field_set(c, FIELD_GUEST_BASE + 18, (u64)guest_idt);
-  field_set(c, FIELD_GUEST_DR7, 0x400);
-  field_set(c, FIELD_GUEST_SYSENTER_CS, 0);
-  field_set(c, FIELD_GUEST_SYSENTER_ESP, 0);
-  field_set(c, FIELD_GUEST_SYSENTER_EIP, 0);
-  field_set(c, FIELD_VMCS_LINK_POINTER, ~0ul);
+  field_base(c, FIELD_GUEST_LIMIT + 16, sizeof(c->gdt) - 1);
+  field_base(c, FIELD_GUEST_BASE + 16, (u64)c->gdt);
+  field_base(c, FIELD_GUEST_LIMIT + 18, PAGE - 1);
+  field_base(c, FIELD_GUEST_BASE + 18, (u64)guest_idt);
+  field_base(c, FIELD_GUEST_DR7, 0x400);
+  field_base(c, FIELD_GUEST_SYSENTER_CS, 0);
+  field_base(c, FIELD_GUEST_SYSENTER_ESP, 0);
+  field_base(c, FIELD_GUEST_SYSENTER_EIP, 0);
+  field_base(c, FIELD_VMCS_LINK_POINTER, ~0ul);
 }
 
 static void write_guest_state(const struct cpu *c) {
   u8 guest = c->block->guest;
-  field_set(c, FIELD_GUEST_RSP, (u64)c->stack + STACK_ROOM);
-  field_set(c, FIELD_GUEST_RIP, (u64)c->layout.base);
-  field_set(c, FIELD_GUEST_RFLAGS,
-            2u | (guest & GUEST_IF ? RFLAGS_IF : 0) | (guest & GUEST_TF ? RFLAGS_TF : 0));
-  field_set(c, FIELD_GUEST_INTERRUPTIBILITY_STATE, 0);
-  field_set(c, FIELD_GUEST_ACTIVITY_STATE, 0);
-  field_set(c, FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-  field_set(c, FIELD_IA32_DEBUGCTL, 0);
+  field_base(c, FIELD_GUEST_RSP, (u64)c->stack + STACK_ROOM);
+  field_base(c, FIELD_GUEST_RIP, (u64)c->layout.base);
+  field_base(c, FIELD_GUEST_RFLAGS,
+             2u | (guest & GUEST_IF ? RFLAGS_IF : 0) | (guest & GUEST_TF ? RFLAGS_TF : 0));
+  field_base(c, FIELD_GUEST_INTERRUPTIBILITY_STATE, 0);
+  field_base(c, FIELD_GUEST_ACTIVITY_STATE, 0);
+  field_base(c, FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+  field_base(c, FIELD_IA32_DEBUGCTL, 0);
+  if (vmcs_has(FIELD_GUEST_INTERRUPT_STATUS)) field_base(c, FIELD_GUEST_INTERRUPT_STATUS, 0);
 }
 
 /* The address that belongs into a field on this processor. */
@@ -161,7 +162,6 @@ static void write_controls(const struct cpu *c) {
                              FIELD_VM_ENTRY_MSR_LOAD_COUNT,
                              FIELD_VM_ENTRY_INTERRUPTION_INFORMATION,
                              FIELD_TPR_THRESHOLD,
-                             FIELD_GUEST_INTERRUPT_STATUS,
                              FIELD_EOI_EXIT_BITMAP_0,
                              FIELD_EOI_EXIT_BITMAP_0 + 2,
                              FIELD_EOI_EXIT_BITMAP_0 + 4,
@@ -171,15 +171,13 @@ static void write_controls(const struct cpu *c) {
                                   FIELD_PID_POINTER_TABLE_ADDRESS, FIELD_VM_ENTRY_MSR_LOAD_ADDRESS,
                                   FIELD_VM_EXIT_MSR_STORE_ADDRESS, FIELD_VM_EXIT_MSR_LOAD_ADDRESS};
   for (u32 i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
-    if (vmcs_has(zero[i])) field_set(c, zero[i], 0);
+    if (vmcs_has(zero[i])) field_base(c, zero[i], 0);
   for (u32 i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
-    if (vmcs_has(addresses[i])) field_set(c, addresses[i], own_page(c, addresses[i]));
-  if (vmcs_has(FIELD_LAST_PID_POINTER_INDEX))
-    field_set(c, FIELD_LAST_PID_POINTER_INDEX, c->record->vcpus - 1u);
-  field_set(c, FIELD_PIN_BASED_CONTROLS, capability.pin);
-  field_set(c, FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, capability.primary);
-  field_set(c, FIELD_VM_EXIT_CONTROLS, capability.exit | EXIT_HOST_ADDRESS_SPACE_SIZE);
-  field_set(c, FIELD_VM_ENTRY_CONTROLS, capability.entry | ENTRY_IA_32E_MODE_GUEST);
+    if (vmcs_has(addresses[i])) field_base(c, addresses[i], own_page(c, addresses[i]));
+  field_base(c, FIELD_PIN_BASED_CONTROLS, capability.pin);
+  field_base(c, FIELD_PRIMARY_PROCESSOR_BASED_CONTROLS, capability.primary);
+  field_base(c, FIELD_VM_EXIT_CONTROLS, capability.exit | EXIT_HOST_ADDRESS_SPACE_SIZE);
+  field_base(c, FIELD_VM_ENTRY_CONTROLS, capability.entry | ENTRY_IA_32E_MODE_GUEST);
 }
 
 static u32 must_be_one(u32 field) {
@@ -237,10 +235,13 @@ void vmcs_prepare(struct cpu *c) {
   if (!c->vmcs_written) {
     asm volatile("vmclear %0; vmptrld %0" ::"m"(c->vmcs) : "cc", "memory");
     write_host_state(c);
+    write_controls(c);
   }
+  fields_restore(c);
   descriptor_prepare(c);
   if (!c->vmcs_written || field_get(c, FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
   write_guest_state(c);
-  write_controls(c);
+  if (vmcs_has(FIELD_LAST_PID_POINTER_INDEX))
+    field_base(c, FIELD_LAST_PID_POINTER_INDEX, c->record->vcpus - 1u);
   c->vmcs_written = 1;
 }
