@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from backends import Identity
 from runner import host
+from runner.commands import nightly as command
+from runner.outcome import BackendBroken, Unsupported
 
 ROOT = Path(__file__).parents[1]
 CASE = "specs/vmx/rdmsr/own-page.yaml::own-page"
@@ -56,6 +59,20 @@ def test_a_subject_that_is_required_and_not_here_fails_the_night(tmp_path: Path)
     assert status == 1
     assert "fails: lab-1: bochs-3: required, and not here: " in said
     assert "fails: lab-1: bochs:" not in said
+
+
+def test_a_subject_without_vmx_is_not_here_at_level_vmx() -> None:
+    found: dict[str, Any] = {
+        "kvm": Identity("kvm", "6", {"vmx": "false"}),
+        "bochs": Identity("bochs", "3.0", {"vmx": "true"}),
+        "mine": Unsupported("no /dev/kvm"),
+        "dead": BackendBroken("it does not start"),
+    }
+    asked = ("kvm", "kvm@vmx", "bochs@vmx", "mine@vmx", "dead@vmx")
+    assert dict(command._unmet(asked, found)) == {  # noqa: SLF001 - VT-x is not everywhere
+        "kvm@vmx": "its processor has no VMX, so it runs level guest alone",
+        "mine@vmx": "no /dev/kvm",
+    }
 
 
 def test_what_cannot_be_used_runs_nothing(tmp_path: Path) -> None:

@@ -11,18 +11,24 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from backends import Identity
 from reports import summary
 from runner import host
 from runner.commands import certify, merge, presence
 from runner.judging import subject_file
 from runner.language.loading import NIGHTLY, SPECS
+from runner.outcome import Unsupported
 from runner.reading.problems import MalformedError
 
 SUBJECTS, REQUIRED = "X2APIC_SUBJECTS", "X2APIC_REQUIRE"
 """Environment variables for those who cannot give options: what `--subject` and `--require` give."""
+
+
+AT_VMX = "@vmx"
+"""Behind the name of a subject that is required: at level vmx, not at level guest alone."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,8 +42,9 @@ def main(arguments: Sequence[str]) -> int:
         return merge.REFUSED
     own = [*chosen.subject, *filter(None, os.environ.get(SUBJECTS, "").split(os.pathsep))]
     required = [*own, *chosen.require, *os.environ.get(REQUIRED, "").split()]
+    names = [*subject_file.shipped(), *(each.removesuffix(AT_VMX) for each in required)]
     try:
-        found = certify.said(presence.of(dict.fromkeys([*subject_file.shipped(), *required])))
+        found = certify.said(presence.of(dict.fromkeys(names)))
     except MalformedError as wrong:
         print(wrong, file=sys.stderr)
         return merge.REFUSED
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = chosen.report / name
     shutil.rmtree(folder, ignore_errors=True)
     status = certify.run(chosen.paths, [each for each in found if each not in lacking], lacking, folder)
-    _note_required({each: lacking[each] for each in required if each in lacking}, folder)
+    _note_required(dict(_unmet(required, found)), folder)
     if status == merge.REFUSED:
         return status
     return merge.merge([folder], {}, chosen) or status
@@ -61,10 +68,24 @@ def _parser() -> argparse.ArgumentParser:
         "--subject", action="append", default=[], metavar="FILE", help=f"one of yours; also by {SUBJECTS}"
     )
     parser.add_argument(
-        "--require", action="append", default=[], metavar="NAME", help=f"must be here; also by {REQUIRED}"
+        "--require",
+        action="append",
+        default=[],
+        metavar="NAME[@vmx]",
+        help=f"must be here; also by {REQUIRED}",
     )
     merge.add_options(parser)
     return parser
+
+
+def _unmet(required: Iterable[str], found: Mapping[str, presence.Presence]) -> Iterator[tuple[str, str]]:
+    """Yield what is required and not here, and why; a broken subject is here, and its cases fail."""
+    for each in required:
+        match found[each.removesuffix(AT_VMX)]:
+            case Unsupported(reason):
+                yield each, reason
+            case Identity(capabilities=known) if each.endswith(AT_VMX) and known.get("vmx") == "false":
+                yield each, "its processor has no VMX, so it runs level guest alone"
 
 
 def _note_required(lacking: Mapping[str, str], folder: Path) -> None:
