@@ -77,7 +77,7 @@ def test_one_that_is_wrong_beside_its_cases_is_told(
     assert check(sys.executable, str(TESTS / "loose_adapter.py"), way, cases=cases) == 1
     said = capsys.readouterr().out
     assert LOOSE[way] in said
-    assert " of these are wrong" in said
+    assert "\nFound wrong: " in said
 
 
 def test_one_that_hangs_at_nonsense_is_told(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,9 +93,16 @@ def test_one_that_is_wrong_in_a_case_is_told_which(
     hostile = str(TESTS / "hostile_adapter.py")
     assert check(sys.executable, hostile, way, cases=cases, msr="EOI") == 1
     said = capsys.readouterr().out
-    assert "wrong  cases: 2 cases: 1 observations, 0 unsupported, 1 broken" in said
+    assert "wrong  cases: 2 cases: 1 observation, 0 unsupported, 1 broken" in said
     culprit = "another-read" if way == "answer-twice" else "one-read"
     assert f"wrong  cases: {cases}::{culprit}: it: " in said
+
+
+def test_one_that_cannot_begin_shows_why(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(sys.executable, "-c", "import no_such_module", cases=cases) == 1
+    said = capsys.readouterr().out
+    assert "wrong  hello: it ended: exit status 1" in said
+    assert "| ModuleNotFoundError: No module named 'no_such_module'" in said
 
 
 def test_what_cannot_be_started_and_what_is_no_scenario_is_refused(

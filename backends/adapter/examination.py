@@ -23,6 +23,8 @@ MOST_TOLD = 8
 """Wrong answers of one kind that are told one by one."""
 MOST_ALONE = 100
 """Cases that run a second time, each alone and in reverse order."""
+START_SECONDS = 10.0
+"""Seconds that a process has at least until its first answer."""
 QUIET_SECONDS = 0.2
 
 
@@ -38,11 +40,14 @@ class Finding:
 
 def examine(command: Command, programs: Mapping[str, Program]) -> Iterator[Finding]:
     """Yield what is found; *programs* are right cases by name. Nothing else follows a wrong greeting."""
+    session = command.start()
     try:
-        found = _greeted(command)
-    except (SessionError, AnswerError, OSError) as error:
-        yield Finding("hello", str(error), wrong=True)
+        found = answers.capabilities(answers.message(_greeting(session, command)))
+    except (SessionError, AnswerError) as error:
+        session.close()
+        yield Finding("hello", str(error), wrong=True, log=session.log)
         return
+    session.close()
     yield Finding("hello", _introduction(found))
     yield from _right_cases(command, programs)
     talk = _Talk(command, found)
@@ -54,29 +59,30 @@ def examine(command: Command, programs: Mapping[str, Program]) -> Iterator[Findi
         talk.leave()
 
 
-def _greeted(command: Command) -> Capabilities:
-    session = command.start()
-    try:
-        session.send(asks.HELLO)
-        return answers.capabilities(answers.message(session.line(time.monotonic(), command.deadline)))
-    finally:
-        session.close()
+def _greeting(session: Session, command: Command) -> bytes:
+    """Return the first line; a process may take its time to start."""
+    session.send(asks.HELLO)
+    return session.line(time.monotonic(), max(command.deadline, START_SECONDS))
 
 
 def _introduction(found: Capabilities) -> str:
     platform = found.platform
     levels = " and ".join(sorted(level.value for level in platform.levels))
-    return (
-        f"{found.name}, version {found.version}: level {levels}, {platform.most_vcpus} virtual processors, "
-        f"{found.batch} cases a batch, {len(platform.processor.msrs)} capability MSRs"
+    says = (
+        f"{found.name}, version {found.version}: level {levels}",
+        _many(platform.most_vcpus, "virtual processor"),
+        _many(found.batch, "case") + " a batch",
+        _many(len(platform.processor.msrs), "capability MSR"),
     )
+    return ", ".join(says)
 
 
 def _right_cases(command: Command, programs: Mapping[str, Program]) -> Iterator[Finding]:
     first = dict(zip(programs, AdapterBackend("it", command).run(list(programs.values())), strict=True))
     kinds = Counter(type(answer) for answer in first.values())
     broken = {name: answer for name, answer in first.items() if isinstance(answer, BackendBroken)}
-    says = f"{len(first)} cases: {kinds[Observation]} observations, {kinds[Unsupported]} unsupported"
+    observed = _many(kinds[Observation], "observation")
+    says = f"{_many(len(first), 'case')}: {observed}, {kinds[Unsupported]} unsupported"
     yield Finding("cases", says + f", {len(broken)} broken" * bool(broken), wrong=bool(broken))
     for name, answer in list(broken.items())[:MOST_TOLD]:
         yield Finding("cases", f"{name}: {answer.reason}", wrong=True, log=answer.log)
@@ -91,11 +97,15 @@ def _alone(
     some = names[:: -max(1, len(names) // MOST_ALONE)]
     subject = AdapterBackend("it", command)
     differing = [name for name in some if list(subject.run([programs[name]])) != [first[name]]]
-    says = f"{len(some)} cases alone and in reverse order: as before"
+    says = f"{_many(len(some), 'case')} alone and in reverse order: as before"
     if differing:
-        says = f"{len(differing)} of {len(some)} cases end otherwise alone and in reverse order: "
+        says = f"{len(differing)} of {_many(len(some), 'case')} end otherwise alone and in reverse order: "
         says += ", ".join(differing[:MOST_TOLD])
     yield Finding("alone", says, wrong=bool(differing))
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 class _Talk:
@@ -125,8 +135,7 @@ class _Talk:
     def _open(self) -> Session:
         if self._session is None:
             self._session = self._command.start()
-            self._session.send(asks.HELLO)
-            self._line(self._session)
+            _greeting(self._session, self._command)
         return self._session
 
     def _line(self, session: Session) -> bytes:

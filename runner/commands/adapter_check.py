@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         wrong += finding.wrong
     print()
     if wrong:
-        print(f"{wrong} of these are wrong: backends/adapters/README.md says how it is meant.")
+        print(f"Found wrong: {wrong}. backends/adapters/README.md says how it is meant.")
         return WRONG
     print(NEXT.format(words=", ".join(f'"{word}"' for word in words)))
     return 0
