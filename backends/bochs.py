@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from backends import bochs_unpacked, process, wire
+from backends import bochs_unpacked, image, process, wire
 from backends.batch import Booted
 from backends.machine import ProbeBackend
 from runner.outcome import Unsupported
@@ -72,6 +72,7 @@ class Bochs:
     """
 
     most_cpus = wire.MAX_CPUS
+    form = image.ROM
 
     def __init__(
         self, *, unpacked: bool = False, model: str = "corei7_skylake_x", door: int = wire.DOOR_MEMORY

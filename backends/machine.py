@@ -15,7 +15,7 @@ from backends import Identity, batch, encode, image, wire
 from backends.batch import Booted
 from backends.capabilities import Processor
 from runner.outcome import Answer, BackendBroken, Unsupported
-from runner.program import Program
+from runner.program import Plain, Program
 
 GUARD_TICKS = 3_000_000
 """The VMX-preemption timer of the probe's guard; a step that takes longer did not return."""
@@ -24,16 +24,17 @@ MOST_EARLY_ENDS = 16
 
 
 class Machine(Protocol):
-    """Something that boots the ROM image."""
+    """Something that boots an image of the form that it names (`image.of`)."""
 
     most_cpus: int
     door: int
+    form: str
 
     def version(self) -> str | Unsupported:
         """Return the version, or why the machine cannot be started here."""
 
     def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
-        """Boot a ROM; *room* is how many bytes of frames may come back. Raises OSError."""
+        """Boot an image; *room* is how many bytes of frames may come back. Raises OSError."""
 
 
 class ProbeBackend:
@@ -86,13 +87,18 @@ class ProbeBackend:
         if len(program.vcpus) > self._machine.most_cpus:
             most = self._machine.most_cpus
             return Unsupported(f"{len(program.vcpus)} processors: {self.name} has at most {most}")
-        lack = self.lack(found, program)
+        lack = self.lack(found, program) or self._cannot_see(program)
         if lack is not None:
             return Unsupported(lack)
         try:
             return encode.encode_case(index, program)
         except encode.CannotEncodeError as error:
             return Unsupported(f"the probe does not carry {error}")
+
+    def _cannot_see(self, program: Program) -> str | None:
+        if self._machine.form != image.ROM and any(s.action is Plain.DUMP_AT_RESET for s in program.steps):
+            return f"registers after RESET: a firmware or loader runs before the image `{self._machine.form}`"
+        return None
 
     def _processor(self) -> Processor | BackendBroken:
         """Return what an empty boot finds, once."""
@@ -133,8 +139,9 @@ class ProbeBackend:
 
     def _boot(self, records: list[bytes], *, cpus: int, room: int) -> Booted | BackendBroken:
         guard = GUARD_TICKS if self._guard is None else self._guard
-        rom = image.rom(
-            wire.encode_batch(records, cpus=cpus, door=self._machine.door, limit=room, guard=guard)
+        rom = image.of(
+            self._machine.form,
+            wire.encode_batch(records, cpus=cpus, door=self._machine.door, limit=room, guard=guard),
         )
         if isinstance(rom, BackendBroken):
             return rom

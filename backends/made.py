@@ -21,7 +21,7 @@ def made(folder: Path, name: str) -> Path | BackendBroken:
         with build.joinpath("lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             done = subprocess.run(
-                ["make", "-s", "-C", str(folder)],
+                ["make", "-s", "-C", str(folder), f"build/{name}"],
                 capture_output=True,
                 text=True,
                 timeout=BUILD_SECONDS,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from backends import Backend, bochs, faulty, kvm
+from backends import Backend, bochs, command, faulty, kvm
 from backends.adapter.backend import AdapterBackend
 from backends.adapter.command import Command
 from backends.model import Model
+from backends.restricted import Restricted
 
 Factory = Callable[[str, Mapping[str, Any]], Backend]
 """Makes a backend from a subject's name and the ``start`` of its file, which the schema has looked at."""
@@ -33,15 +34,19 @@ KINDS: Mapping[str, Factory] = MappingProxyType(
         "bochs": bochs.backend,
         "kvm": kvm.backend,
         "adapter": _adapter,
+        "machine": command.backend,
         "faulty": _faulty,
     }
 )
 """By `kind` of a subject file; the file's schema knows the same names."""
 
 
-def backend(kind: str, name: str, start: Mapping[str, Any]) -> Backend:
+def backend(
+    kind: str, name: str, start: Mapping[str, Any], needs: Sequence[str] = (), levels: Sequence[str] = ()
+) -> Backend:
     """Return the backend of a subject; nothing is started before it is asked to run.
 
     `MalformedError` for a fault that there is not.
     """
-    return KINDS[kind](name, start)
+    made = KINDS[kind](name, start)
+    return Restricted(made, needs, levels) if needs or levels else made

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from backends import Identity, made, process, wire
+from backends import Identity, image, made, process, wire
 from backends.batch import Booted
 from backends.capabilities import Processor
 from backends.kvm import host
@@ -53,6 +53,7 @@ class Kvm:
     """A `Machine`: ``/dev/kvm`` of this host."""
 
     most_cpus = wire.MAX_CPUS
+    form = image.ROM
 
     def __init__(self) -> None:
         """Start nothing yet; without VT-x or SVM to stop KVM at an interrupt, its guests are stepped."""

@@ -143,12 +143,22 @@ void apic_init(struct cpu *c) {
   c->expected_mode = c->mode = MODE_XAPIC;
 }
 
+/* The first write brings errors into the ESR that no read has shown so far, the second clears them. */
+void apic_clear_errors(const struct cpu *c) {
+  u8 mode = c->mode;
+  if (mode == MODE_DISABLED) return;
+  write(mode, ESR, 0);
+  write(mode, ESR, 0);
+}
+
 void apic_rebase(struct cpu *c) {
   u8 mode = c->mode;
   u64 value;
-  if (mode != MODE_DISABLED) snapshot(mode, c->baseline);
   c->uncounted_cmci =
       mode == MODE_X2APIC && watched_registers < APIC_WATCHED && !try_rdmsr(MSR_X2APIC + LVT_CMCI, &value);
+  if (mode == MODE_DISABLED) return;
+  apic_clear_errors(c); /* of that look: some count it */
+  snapshot(mode, c->baseline);
 }
 
 void apic_mask_uncounted(const struct cpu *c) {
@@ -215,14 +225,6 @@ u32 apic_after_reset(const struct cpu *c, struct wire_register *to) {
   for (u32 i = 0; i < watched_registers; i++)
     to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->at_reset[i]};
   return n;
-}
-
-/* The first write brings errors into the ESR that no read has shown so far, the second clears them. */
-void apic_clear_errors(const struct cpu *c) {
-  u8 mode = c->mode;
-  if (mode == MODE_DISABLED) return;
-  write(mode, ESR, 0);
-  write(mode, ESR, 0);
 }
 
 /* Called after apic_changes found something. The LDR follows the mode; the rest is written back. */

@@ -22,11 +22,12 @@ class Benches:
 
     def __init__(self, asked: Iterable[str], rules: Catalogue) -> None:
         said = [subject_file.named(name, rules) for name in asked]
-        self.subjects = tuple({(each.path, each.name): each for each in said}.values())
+        self.subjects = subject_file.distinct(said)
         self.identities: dict[str, dict[str, Any]] = {}
         self._rules = rules
         self._backends = {
-            each.name: subjects.backend(each.kind, each.name, each.start) for each in self.subjects
+            each.name: subjects.backend(each.kind, each.name, each.start, each.needs, each.levels)
+            for each in self.subjects
         }
         self._benches: dict[str, Bench] = {}
 

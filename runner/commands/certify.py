@@ -14,23 +14,41 @@ from runner.commands import presence
 from runner.commands.doctor import say
 from runner.language.loading import SPECS, scenario_files
 from runner.outcome import Unsupported
+from runner.reading.problems import MalformedError
 
 ROOT = Path(__file__).parents[2]
+WRONG_FILES = 2
+"""Exit status where a subject's file is wrong; nothing has run then."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the scenarios and return pytest's exit status."""
+    """Run the scenarios; return pytest's exit status, or 1 where a subject that was asked for is not here."""
     parser = argparse.ArgumentParser(prog="python -m runner certify", description=__doc__)
     parser.add_argument(
         "paths", nargs="*", default=[str(SPECS)], metavar="PATH", help="only these scenario files"
     )
-    parser.add_argument("--backend", action="append", metavar="NAME", help="only this subject; repeatable")
+    parser.add_argument(
+        "--backend", action="append", metavar="NAME|FILE", help="only this subject; repeatable"
+    )
     parser.add_argument("--report", default="reports", metavar="FOLDER", help="write the report there")
     chosen = parser.parse_args(arguments)
-    found = {} if chosen.backend else said(presence.shipped())
+    asked = [_seen_from_here(name) for name in chosen.backend or ()]
+    try:
+        found = said(presence.of(asked) if asked else presence.shipped())
+    except MalformedError as wrong:
+        print(wrong)
+        return WRONG_FILES
     lacking = absent(found)
-    subjects = chosen.backend or [name for name in found if name not in lacking]
-    return run(chosen.paths, subjects, lacking, Path(chosen.report))
+    subjects = asked or [name for name in found if name not in lacking]
+    status = run(chosen.paths, subjects, lacking, Path(chosen.report))
+    return status or int(bool(asked and lacking))
+
+
+def _seen_from_here(name: str) -> str:
+    """Return a subject's name, or its file's path as it holds in the project's folder, too."""
+    path = Path(name)
+    is_here = path.suffix != ".yaml" or Path.cwd() == ROOT
+    return name if is_here else str(path.resolve())
 
 
 def run(paths: Sequence[str], subjects: Iterable[str], lacking: Mapping[str, str], report: Path) -> int:

@@ -1,4 +1,4 @@
-"""``python -m runner check [PATH…]``: whether scenario files say what can be run; nothing is run."""
+"""``python -m runner check [PATH…]``: whether scenarios and subjects say what can be run; none is run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runner.judging import subject_file
 from runner.language.loading import SPECS, load_all, scenario_files, stray_files
 from runner.language.ordering import unordered_posts
 from runner.reading.problems import MalformedError
+from runner.rulebook import catalogue
 from runner.scenario import Scenario
 
 REFUSED = 2
@@ -19,9 +21,12 @@ def main(arguments: Sequence[str]) -> int:
     """Print every mistake of all files, or one line of counts; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m runner check", description=__doc__)
     parser.add_argument("paths", nargs="*", type=Path, default=[SPECS], metavar="PATH")
-    paths: Sequence[Path] = parser.parse_args(arguments).paths
+    asked: Sequence[Path] = parser.parse_args(arguments).paths
+    subjects = [path for path in asked if subject_file.is_subject(path)]
+    paths = [path for path in asked if path not in subjects]
     files = scenario_files(paths)
     try:
+        _check_subjects(subjects)
         scenarios = load_all(files)
     except MalformedError as malformed:
         print(*malformed.problems, *_strays(paths), sep="\n")
@@ -31,8 +36,17 @@ def main(arguments: Sequence[str]) -> int:
         return REFUSED
     for warning in _warnings(scenarios):
         print(warning)
-    print(_counts(scenarios))
+    if paths:
+        print(_counts(scenarios))
     return 0
+
+
+def _check_subjects(paths: Sequence[Path]) -> None:
+    """Say of each subject file what it is; `InvalidSubject` where one is wrong."""
+    for path in paths:
+        said = subject_file.load(path, catalogue.load())
+        known = _many(len(said.deviations), "known deviation")
+        print(f"{path}: subject `{said.name}`, kind {said.kind}, {known}")
 
 
 def _strays(paths: Sequence[Path]) -> Iterator[str]:
@@ -41,7 +55,7 @@ def _strays(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def _nothing(files: Sequence[Path], paths: Sequence[Path]) -> Iterator[str]:
-    if not files:
+    if paths and not files:
         yield f"no scenario files under {', '.join(map(str, paths))}"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from backends import Identity, subjects
+from backends import Backend, Identity, subjects
 from runner.judging import subject_file
+from runner.judging.subject_file import SubjectFile
 from runner.outcome import BackendBroken, Unsupported
 from runner.rulebook import catalogue
 
@@ -25,7 +26,12 @@ def of(names: Iterable[str]) -> Iterator[tuple[str, Presence]]:
     rules = catalogue.load()
     files = [(name, subject_file.named(name, rules)) for name in names]
     for name, said in files:
-        yield name, subjects.backend(said.kind, said.name, said.start).identity()
+        yield name, backend_of(said).identity()
+
+
+def backend_of(said: SubjectFile) -> Backend:
+    """Return the backend of a subject file."""
+    return subjects.backend(said.kind, said.name, said.start, said.needs, said.levels)
 
 
 def words(presence: Presence) -> str:

@@ -39,7 +39,10 @@ class InvalidSubject(MalformedError):  # noqa: N818 - what the file is, not what
 
 @dataclass(frozen=True, slots=True)
 class SubjectFile:
-    """What one file says; ``start`` is for the subject's kind to read."""
+    """What one file says; ``start`` is for the subject's kind to read.
+
+    ``levels`` is empty where all are meant.
+    """
 
     name: str
     path: Path
@@ -47,6 +50,8 @@ class SubjectFile:
     kind: str
     start: Mapping[str, Any]
     deviations: tuple[Deviation, ...]
+    needs: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
 
     @property
     def is_shipped(self) -> bool:
@@ -92,6 +97,27 @@ def named(name: str, catalogue: Catalogue) -> SubjectFile:
     return replace(load(FAULTY, catalogue), name=name, start={"fault": fault})
 
 
+def distinct(subjects: Iterable[SubjectFile]) -> tuple[SubjectFile, ...]:
+    """Return each subject once; `InvalidSubject` where two of them have one name."""
+    found: dict[str, SubjectFile] = {}
+    for each in subjects:
+        other = found.setdefault(each.name, each)
+        if other.path.resolve() != each.path.resolve():
+            said = (
+                f"two subjects are called `{each.name}`: {other.path} and this; give one a `name` of its own"
+            )
+            raise InvalidSubject([Problem(str(each.path), 1, 1, said)])
+    return tuple(found.values())
+
+
+def is_subject(path: Path) -> bool:
+    """Whether a file says what kind of subject it is, as no scenario does."""
+    try:
+        return re.search(rb"^kind\s*:", path.read_bytes(), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
 def load(path: Path, catalogue: Catalogue) -> SubjectFile:
     """Read one file; `InvalidSubject` has everything that is wrong with it."""
     file = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
@@ -111,7 +137,25 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
     said: dict[str, Any] = plain(top)
     if "deviations-of" in said:
         known += load(find(said["deviations-of"]), catalogue).deviations
-    return SubjectFile(path.stem, path, said["says"], said["kind"], said.get("start", {}), known)
+    return SubjectFile(
+        said.get("name", path.stem),
+        path,
+        said["says"],
+        said["kind"],
+        {key: _beside(each, path.parent) for key, each in said.get("start", {}).items()},
+        known,
+        needs=tuple(_beside(said.get("needs", []), path.parent)),
+        levels=tuple(said.get("levels", [])),
+    )
+
+
+def _beside(said: Any, folder: Path) -> Any:
+    """Return the words of a list as they are meant: paths that begin with a dot stand beside the file."""
+    if not isinstance(said, list):
+        return said
+    here = str(folder.resolve())
+    words = [str(word).replace("{here}", here) for word in said]
+    return [f"{here}/{word}" if word.startswith(("./", "../")) else word for word in words]
 
 
 @cache
