@@ -19,6 +19,8 @@ from runner.program import Plain, Program
 
 GUARD_TICKS = 3_000_000
 """The VMX-preemption timer of the probe's guard; a step that takes longer did not return."""
+LEAST = 16
+"""Programs of a boot after one that ended at once: where many do, a long batch is read in vain each time."""
 MOST_EARLY_ENDS = 16
 """Boots of one run that may end early before the rest is given up."""
 
@@ -120,9 +122,9 @@ class ProbeBackend:
         """Boot as often as it takes to have an answer for each program of a group."""
         cpus = len(programs[group[0]].vcpus)
         answers: dict[int, Answer] = {}
-        left, early_ends = group, 0
+        left, early_ends, most = group, 0, len(group)
         while left:
-            some = batch.fitting(left, records)
+            some = batch.fitting(left[:most], records)
             room = batch.room(programs[index] for index in some)
             booted = self._boot([records[index] for index in some], cpus=cpus, room=room)
             if isinstance(booted, BackendBroken):
@@ -135,6 +137,7 @@ class ProbeBackend:
                 given_up = BackendBroken(f"{self.name}: given up: {reason}", booted.log)
                 return answers | {index: given_up for index in left if index not in answers}
             left = [index for index in left if index not in answers]
+            most = len(group) if len(read.answers) == len(some) else max(LEAST, 4 * len(read.answers))
         return answers
 
     def _boot(self, records: list[bytes], *, cpus: int, room: int) -> Booted | BackendBroken:

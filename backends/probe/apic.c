@@ -20,6 +20,7 @@
 #define SVR_ENABLED 0x1ff /* spurious vector FFH, software-enabled */
 #define LVT_MASKED 0x10000
 #define VECTORS_PER_WORD 32
+#define ILLEGAL_VECTORS 0xffff
 
 /* Register numbers (MSR - 800H), which are also window offsets / 16. */
 static const u8 watched[APIC_WATCHED] = {0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
@@ -237,6 +238,7 @@ int apic_restore(struct cpu *c) {
   write(mode, 0x08, 0);
   for (u32 round = 0; round < 8 * VECTORS_PER_WORD; round++) {
     snapshot(mode, c->present);
+    if (c->present[FIRST_IRR] & ILLEGAL_VECTORS) return 0; /* its delivery would look like an exception */
     if (any(c->present + FIRST_ISR)) apic_eoi();
     if (any(c->present + FIRST_IRR)) apic_drain();
     if (!any(c->present + FIRST_ISR) && !any(c->present + FIRST_IRR)) break;
