@@ -20,7 +20,6 @@
 #define SVR_ENABLED 0x1ff /* spurious vector FFH, software-enabled */
 #define LVT_MASKED 0x10000
 #define VECTORS_PER_WORD 32
-#define ILLEGAL_VECTORS 0xffff
 
 /* Register numbers (MSR - 800H), which are also window offsets / 16. */
 static const u8 watched[APIC_WATCHED] = {0x08, 0x0d, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
@@ -131,11 +130,9 @@ static void settle(const u32 *found) {
 }
 
 void apic_init(struct cpu *c) {
-  u32 last_lvt;
   c->mode = mode_now();
   (void)apic_set_mode(c, MODE_XAPIC);
-  last_lvt = read(MODE_XAPIC, VERSION) >> 16 & 0xff;
-  watched_registers = last_lvt >= 6 ? APIC_WATCHED : APIC_WATCHED - 1;
+  watched_registers = (read(MODE_XAPIC, VERSION) >> 16 & 0xff) >= 6 ? APIC_WATCHED : APIC_WATCHED - 1;
   c->base_at_reset = (u32)rdmsr(MSR_APIC_BASE);
   snapshot(MODE_XAPIC, c->at_reset);
   settle(c->at_reset);
@@ -238,7 +235,7 @@ int apic_restore(struct cpu *c) {
   write(mode, 0x08, 0);
   for (u32 round = 0; round < 8 * VECTORS_PER_WORD; round++) {
     snapshot(mode, c->present);
-    if (c->present[FIRST_IRR] & ILLEGAL_VECTORS) return 0; /* its delivery would look like an exception */
+    if (c->present[FIRST_IRR] & 0xffff) return 0; /* an illegal vector would look like an exception */
     if (any(c->present + FIRST_ISR)) apic_eoi();
     if (any(c->present + FIRST_IRR)) apic_drain();
     if (!any(c->present + FIRST_ISR) && !any(c->present + FIRST_IRR)) break;
