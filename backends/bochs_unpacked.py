@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from backends import unpacked
+
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 
 
@@ -17,8 +19,7 @@ def directory(environ: Mapping[str, str]) -> Path:
 
     The directory exists only once it is complete and has been seen to start.
     """
-    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "x2apic-conformance" / "bochs-3"
+    return unpacked.cache(environ) / "bochs-3"
 
 
 def command(root: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backends import image, process, stream, wire
+from backends import image, process, stream, unpacked, wire
 from backends.batch import Booted
 from backends.following import Deadlines, follow
 from backends.machine import ProbeBackend
@@ -27,7 +27,7 @@ class Command:
     def __init__(self, start: Mapping[str, Any]) -> None:
         """Start nothing yet."""
         self._command: Sequence[str] = start["command"]
-        self._version_command: Sequence[str] = start.get("version", ())
+        self._version_command = _filled(start.get("version", ()), {"cache": unpacked.cache(os.environ)})
         self._after: Sequence[str] = start.get("after", ())
         self._records: str = start["records"]
         self._deadlines = Deadlines(**start.get("deadlines", {}))
@@ -69,7 +69,13 @@ class Command:
         work = folder / "work"
         work.mkdir()
         with stream.opened(self._records, folder) as records:
-            values = {"image": file, "cpus": cpus, "workdir": work, "records": records.path}
+            values = {
+                "cache": unpacked.cache(os.environ),
+                "image": file,
+                "cpus": cpus,
+                "workdir": work,
+                "records": records.path,
+            }
             try:
                 return follow(
                     _filled(self._command, values),

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from backends import Backend, Identity
+from backends import Backend, Identity, unpacked
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
 
@@ -51,8 +51,10 @@ def _lacks(need: str) -> str:
     """Return why a program or file cannot be used, empty if it can; devices are written too."""
     if "/" not in need:
         return "" if shutil.which(need) else f"needs the program {need}, which is not in the PATH"
-    path = Path(need).expanduser()
+    cache = str(unpacked.cache(os.environ))
+    path = Path(need.replace("{cache}", cache)).expanduser()
     if not path.exists():
-        return f"needs {path}, which is not here"
+        doctor = "; the doctor unpacks it where the host's is older" if need.startswith("{cache}") else ""
+        return f"needs {path}, which is not here{doctor}"
     wanted = os.R_OK | (os.W_OK if path.is_char_device() else 0)
     return "" if os.access(path, wanted) else f"needs {path}, which this user may not open"

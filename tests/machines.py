@@ -71,11 +71,12 @@ class Machine:
 
 
 def users_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Become a user whose machine has all packages, Bochs 2.7, and nothing unpacked."""
+    """Become a user whose machine has all packages, Bochs 2.7, QEMU 10, and nothing unpacked."""
     (home / "bin").mkdir()
     result = Machine(home)
     result.has(*PACKAGES)
     result.program("bochs-bin", "echo '   Bochs x86 Emulator 2.7'")
+    result.program("qemu-system-x86_64", "echo QEMU emulator version 10.0.2")
     result.program("mmdebstrap", STARTS)
     result.program("apt-get", "")
     for name, value in result.environ().items():

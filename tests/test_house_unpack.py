@@ -26,6 +26,31 @@ def test_debian_13s_bochs_is_unpacked_once(machine: Machine) -> None:
     assert machine.leftovers == ["bochs-3"]
 
 
+LOADER = 'case "$*" in *qemu*--version) echo QEMU emulator version 10.0.13;; *) exit 3;; esac'
+
+
+def test_a_host_with_an_older_qemu_gets_debian_13s(machine: Machine) -> None:
+    machine.program("qemu-system-x86_64", "echo QEMU emulator version 7.2.22")
+    machine.program("mmdebstrap", LAYS_OUT.format(loader=LOADER))
+    target = machine.target.with_name("qemu-10")
+    assert doctor.unpacked_qemu() == f"unpacked in 0 s: {target}"
+    assert doctor.unpacked_qemu() == f"present: {target}"
+    [call] = machine.called("mmdebstrap")
+    assert "--include=qemu-system-x86 trixie" in call
+    assert unpack.qemu_version(str(target / "qemu-system-x86_64")) == "10.0.13"
+
+
+def test_a_host_with_x2apic_in_its_qemu_needs_no_other(machine: Machine) -> None:
+    assert doctor.unpacked_qemu() == "not needed: the host's QEMU is 10.0.2"
+    assert not machine.called("mmdebstrap")
+
+
+def test_a_qemu_that_does_not_start_is_not_kept(machine: Machine) -> None:
+    (machine.home / "bin" / "qemu-system-x86_64").unlink()
+    assert doctor.unpacked_qemu() == "absent: no QEMU of Debian 13: unpacked, but it does not start"
+    assert machine.leftovers == []
+
+
 def test_a_host_with_posted_interrupts_needs_no_other_bochs(machine: Machine) -> None:
     machine.program("bochs-bin", "echo 'Bochs x86 Emulator 2.8'")
     assert doctor.unpacked_bochs() == "not needed: the host's Bochs is 2.8"

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from backends import bochs_unpacked
+from backends import bochs_unpacked, unpacked
 from backends.bochs import Bochs
 from runner.commands import debian, presence, unpack
 
 BINDEP = Path(__file__).parents[2] / "bindep.txt"
 HAS_POSTED_INTERRUPTS = Version("2.8")
+HAS_X2APIC = Version("9")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     also: Path | None = parser.parse_args(arguments).also
     say("packages", packages(*debian.named(BINDEP), *(debian.named(also) if also else ())))
     say("unpacked", unpacked_bochs())
+    say("unpacked", unpacked_qemu())
     for name, found in presence.shipped():
         say(name, presence.words(found))
     return 0
@@ -57,11 +59,22 @@ def unpacked_bochs() -> str:
     host = Bochs().version()
     if isinstance(host, str) and Version(host) >= HAS_POSTED_INTERRUPTS:
         return f"not needed: the host's Bochs is {host}"
-    target = bochs_unpacked.directory(os.environ)
+    return _unpacked("Bochs", bochs_unpacked.directory(os.environ), unpack.BOCHS)
+
+
+def unpacked_qemu() -> str:
+    """Unpack Debian 13's QEMU, unless the host's own is as good; return what became of it."""
+    host = unpack.qemu_version(unpacked.QEMU)
+    if host and Version(host) >= HAS_X2APIC:
+        return f"not needed: the host's QEMU is {host}"
+    return _unpacked("QEMU", unpacked.qemu_directory(os.environ), unpack.QEMU)
+
+
+def _unpacked(what: str, target: Path, program: unpack.Program) -> str:
     if target.is_dir():
         return f"present: {target}"
     start = time.monotonic()
-    reason = unpack.unpack(target)
+    reason = unpack.unpack(target, program)
     if reason:
-        return f"absent: no Bochs of Debian 13: {reason}"
+        return f"absent: no {what} of Debian 13: {reason}"
     return f"unpacked in {time.monotonic() - start:.0f} s: {target}"

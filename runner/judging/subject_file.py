@@ -81,6 +81,9 @@ def find(name: str) -> Path:
     if path.suffix == ".yaml" or path.name != name:
         return path
     if name not in shipped():
+        others = tuple(SHIPPED.glob(f"*/{name}.yaml"))
+        if others:
+            return others[0]
         known = f"{did_you_mean(name, shipped())}; known are {', '.join(shipped())}"
         raise InvalidSubject([Problem("--backend", 1, 1, f"no subject `{name}`{known}")])
     return SHIPPED / f"{name}.yaml"
