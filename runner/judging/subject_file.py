@@ -80,13 +80,11 @@ def find(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".yaml" or path.name != name:
         return path
-    if name not in shipped():
-        others = tuple(SHIPPED.glob(f"*/{name}.yaml"))
-        if others:
-            return others[0]
+    known_files = {each.stem: each for each in SHIPPED.glob("**/*.yaml")}
+    if name not in known_files:
         known = f"{did_you_mean(name, shipped())}; known are {', '.join(shipped())}"
         raise InvalidSubject([Problem("--backend", 1, 1, f"no subject `{name}`{known}")])
-    return SHIPPED / f"{name}.yaml"
+    return known_files[name]
 
 
 def named(name: str, catalogue: Catalogue) -> SubjectFile:
