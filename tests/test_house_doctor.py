@@ -104,4 +104,6 @@ def test_what_fails_costs_one_line_and_the_rest_goes_on(machine: Machine) -> Non
         ["bochs-3", "absent:"],
         ["kvm", "absent:"],
         ["model", "present:"],
+        ["qemu-10-tcg", "absent:"],
+        ["qemu-tcg", "broken:"],
     ]

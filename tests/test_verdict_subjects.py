@@ -19,6 +19,7 @@ from runner.vmx import Activity, Blocking
 
 RULES = catalogue.load()
 HEAD = "says: Something\nkind: model\ndeviations:\n"
+MACHINE = "says: X\nkind: machine\nstart: {image: rom, records: stdout, %s}\n"
 ENTRY = "  - {rules: [eoi.exit-bitmap], instead: %s, why: it does so, link: somewhere%s}\n"
 
 
@@ -38,6 +39,37 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert (said.name, said.says, said.kind) == ("mine", "Bochs", "bochs")
     assert said.start == {"unpacked": True, "model": "penryn"}
     assert said.deviations == ()
+
+
+def test_a_machine_of_the_users(tmp_path: Path) -> None:
+    text = (
+        "name: my-vmm\nsays: Mine\nkind: machine\nneeds: [./my-vmm, /dev/kvm, qemu]\n"
+        "levels: [guest]\nstart:\n"
+        "  command: [./my-vmm, '--rom={image}', '{here}/x', ../y]\n  image: rom\n  records: stdout\n"
+    )
+    said = load(tmp_path, text)
+    assert (said.name, said.levels) == ("my-vmm", ("guest",))
+    assert said.needs == (f"{tmp_path}/./my-vmm", "/dev/kvm", "qemu")
+    assert said.start["command"] == [
+        f"{tmp_path}/./my-vmm",
+        "--rom={image}",
+        f"{tmp_path}/x",
+        f"{tmp_path}/../y",
+    ]
+
+
+def test_two_subjects_of_one_name(tmp_path: Path) -> None:
+    said = [load(folder, "says: X\nkind: model\n") for folder in (tmp_path, _folder(tmp_path / "other"))]
+    assert subject_file.distinct([said[0], said[0]]) == (said[0],)
+    with pytest.raises(
+        MalformedError, match=r"other/mine.yaml:1:1: two subjects are called `mine`: .*/mine.yaml"
+    ):
+        subject_file.distinct(said)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 @pytest.mark.parametrize(
@@ -151,6 +183,29 @@ def test_where(tmp_path: Path, where: str, reported: dict[str, str], *, speaks: 
         ("says: X\nkind: model\nsays: Y\n", "mine.yaml:3:1: "),
         ("says: X\nkind: bochs\nstart: {modle: penryn}\n", "in how Bochs is started; did you mean 'model'?"),
         ("says: X\nkind: model\nstart: {model: penryn}\n", "`model` in the start of a subject that nothing"),
+        ("says: X\nkind: machine\n", "mine.yaml:1:1: `start` is missing: How it is started"),
+        (MACHINE % "command: [x]", "wanted a command with {image} in it: a list of words"),
+        (MACHINE % "command: 'x {image}'", "wanted a command with {image} in it: a list of words"),
+        (
+            MACHINE % "command: [x, '{image}', '{cpu}']",
+            "`{cpu}`: no such placeholder; there are {image}, {cpus}",
+        ),
+        (MACHINE % "command: ['{image}'], version: []", "a list of 0; wanted a command"),
+        (MACHINE % "command: ['{image}'], door: e9", "`e9`; wanted debug-console or serial"),
+        (MACHINE % "command: ['{image}'], most-cpus: 9", "`9` does not fit; wanted a number of processors"),
+        (MACHINE % "command: ['{image}'], deadlines: {boot: 0}", "`0` does not fit; wanted seconds"),
+        (
+            MACHINE.replace("stdout", "pipe") % "command: ['{image}']",
+            "{records} in it, since `records` is not",
+        ),
+        (
+            MACHINE.replace("stdout", "console") % "command: ['{image}']",
+            "`console`; wanted stdout, file, pipe",
+        ),
+        (MACHINE.replace("rom", "bin") % "command: ['{image}']", "`bin`; wanted rom, kernel or iso"),
+        ("name: a b\nsays: X\nkind: model\n", "`a b`; wanted a name of letters, digits"),
+        ("says: X\nkind: model\nlevels: [host]\n", "`host`; wanted vmx or guest"),
+        ("says: X\nkind: model\nneeds: kvm\n", "`kvm`; wanted a list of programs and files"),
         (HEAD + ENTRY % ("{}", ""), "mine.yaml:4:"),
         (HEAD + ENTRY % ("{rvi: 256}", ""), "`256`"),
         (HEAD + ENTRY % ("{value: 1, fault: '#UD'}", ""), "`fault` beside `value`"),
@@ -198,8 +253,8 @@ def test_an_alias_of_a_rule_is_that_rule(tmp_path: Path) -> None:
     assert load(tmp_path, text).deviations[0].rules == (rule,)
 
 
-@pytest.mark.parametrize("name", subject_file.shipped())
-def test_shipped_subjects_are_right(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(path.stem for path in subject_file.SHIPPED.glob("**/*.yaml")))
+def test_subjects_of_the_suite_are_right(name: str) -> None:
     said = subject_file.load(subject_file.find(name), RULES)
     assert subjects.backend(said.kind, said.name, said.start).name == name
 
