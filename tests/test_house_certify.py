@@ -68,12 +68,12 @@ def test_a_subject_that_was_asked_for_and_is_not_here_fails(tmp_path: Path) -> N
     mine.write_text(SUBJECT.format(need="./my-vmm"), "utf-8")
     status, said = certify(tmp_path, "--backend", str(mine), CASE)
     assert status == 1
-    assert f"absent: needs {tmp_path}/./my-vmm, which is not here" in said
+    assert f"absent: needs {tmp_path}/my-vmm, which is not here" in said
     assert "unsupported" in said
 
 
 def test_a_subject_file_is_found_from_where_the_user_stands(tmp_path: Path) -> None:
-    (tmp_path / "my-vmm.yaml").write_text(SUBJECT.format(need="true"), "utf-8")
+    (tmp_path / "my-vmm.yaml").write_text(SUBJECT.format(need="cat"), "utf-8")
     command = (
         sys.executable,
         "-m",

@@ -49,9 +49,9 @@ def test_a_machine_of_the_users(tmp_path: Path) -> None:
     )
     said = load(tmp_path, text)
     assert (said.name, said.levels) == ("my-vmm", ("guest",))
-    assert said.needs == (f"{tmp_path}/./my-vmm", "/dev/kvm", "qemu")
+    assert said.needs == (f"{tmp_path}/my-vmm", "/dev/kvm", "qemu")
     assert said.start["command"] == [
-        f"{tmp_path}/./my-vmm",
+        f"{tmp_path}/my-vmm",
         "--rom={image}",
         f"{tmp_path}/x",
         f"{tmp_path}/../y",

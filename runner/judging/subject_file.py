@@ -156,7 +156,7 @@ def _beside(said: Any, folder: Path) -> Any:
         return said
     here = str(folder.resolve())
     words = [str(word).replace("{here}", here) for word in said]
-    return [f"{here}/{word}" if word.startswith(("./", "../")) else word for word in words]
+    return [str(Path(here, word)) if word.startswith(("./", "../")) else word for word in words]
 
 
 @cache
