@@ -177,24 +177,18 @@ static u32 any(const u32 *words) {
   return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
 }
 
-/* Whether no interrupt came in this case, and what need not be inferred is at the baseline. Then nothing is
- * in service, or PPR would tell; nothing was accepted and delivered, so TMR is as it was; and what waits above
- * vector 15, which the first word of IRR does not show, comes when the window opens. Only where another
- * hypervisor runs below, for which each read is a VM exit: 14 instead of 36. */
-static int is_quiet(u8 mode, const struct cpu *c) {
-  if (!under_hypervisor || c->record->level != LEVEL_VMX || c->deliveries || any(c->taken)) return 0;
-  for (u32 i = 0; i < watched_registers; i++) {
-    if (i > FIRST_ISR && i < FIRST_IRR) continue;
-    if (i > FIRST_IRR && i < FIRST_IRR + 8) continue;
-    if (read(mode, i == FIRST_ISR ? PPR : watched[i]) != (i == FIRST_ISR ? 0 : c->baseline[i])) return 0;
-  }
-  return 1;
+/* Where no interrupt came in a case, none was accepted and delivered: TMR is as it was, and nothing is in
+ * service, or PPR would tell. */
+static int nothing_came(u8 mode, const struct cpu *c) {
+  return under_hypervisor && c->record->level == LEVEL_VMX && !c->deliveries && !any(c->taken) &&
+         !read(mode, PPR);
 }
 
-static void snapshot_quietly(struct cpu *c) {
-  memcpy(c->present, c->baseline, sizeof(c->present));
-  apic_drain();
-  for (u32 i = 0; i < 8; i++) c->present[FIRST_IRR + i] |= c->taken[i];
+/* Each read is a VM exit where another hypervisor runs below: 21 instead of 36. */
+static int is_rest_at_baseline(u8 mode, const struct cpu *c) {
+  for (u32 i = 0; i < watched_registers; i++)
+    if ((i < FIRST_ISR || i >= FIRST_IRR) && read(mode, watched[i]) != c->baseline[i]) return 0;
+  return 1;
 }
 
 u32 apic_changes(struct cpu *c, struct wire_register *to) {
@@ -205,12 +199,12 @@ u32 apic_changes(struct cpu *c, struct wire_register *to) {
     return 1;
   }
   if (mode == MODE_DISABLED) return 0;
-  if (is_quiet(mode, c))
-    snapshot_quietly(c);
-  else if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c))
+  if (nothing_came(mode, c)) {
+    if (is_rest_at_baseline(mode, c)) return 0;
+  } else if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)) {
     return 0;
-  else
-    snapshot(mode, c->present);
+  }
+  snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])
       to[n++] = (struct wire_register){MSR_X2APIC + watched[i], c->present[i]};

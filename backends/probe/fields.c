@@ -16,7 +16,7 @@ static struct table {
   u64 held[SLOTS], wanted[SLOTS], base[SLOTS];
   u8 state[SLOTS];
   struct list waiting, departed;
-} tables[MAX_CPUS];
+} tables[MAX_CPUS] __attribute__((section(".bss.tables")));
 
 /* Bits of an encoding: 14:13 width, 11:10 type, 9:1 index, which for no field here is above 63. */
 static u32 slot_of(u32 field) { return (field >> 13 & 3) << 8 | (field >> 10 & 3) << 6 | (field >> 1 & 63); }

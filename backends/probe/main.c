@@ -8,6 +8,7 @@
 #include "processor.h"
 #include "vmcs.h"
 #include "vmm.h"
+#include "vmx.h"
 
 struct cpu cpus[MAX_CPUS];
 /* Kept: the bootstrap processor is already on its own. */
@@ -115,6 +116,8 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
 static void clean_up(struct cpu *c) {
   unblock_nmis();
   if (c->block->guest & GUEST_INIT) dirty = 1; /* outside VMX operation now */
+  /* A VM entry to that state that fails late leaves SMIs blocked on Bochs, whatever is entered next. */
+  if (c->record->level == LEVEL_VMX && c->activity == ACTIVITY_WAIT_FOR_SIPI) dirty = 1;
   if (!c->registers)
     apic_clear_errors(c);
   else if (!apic_restore(c))

@@ -19,7 +19,7 @@ extern u8 host_stubs[];
 static u8 vmx_pages[MAX_CPUS][7][PAGE] __attribute__((aligned(PAGE)));
 static u8 code_pages[MAX_CPUS][CODE_ROOM] KEPT __attribute__((aligned(PAGE)));
 static u8 logs[MAX_CPUS][LOG_ROOM + PAGE] KEPT __attribute__((aligned(PAGE)));
-static u8 stacks[MAX_CPUS][2][STACK_ROOM] KEPT __attribute__((aligned(PAGE)));
+static u8 stacks[MAX_CPUS][2][STACK_ROOM] __attribute__((aligned(PAGE), section(".bss.kept.guest")));
 
 void *memset(void *to, int value, size_t length) {
   void *start = to;
