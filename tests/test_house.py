@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -152,3 +153,10 @@ def test_every_pin_has_hashes() -> None:
     blocks = re.split(r"^(?=\S+==)", _text(Path("requirements.txt")), flags=re.MULTILINE)[1:]
     assert len(blocks) == len(_pins())
     assert [block.split()[0] for block in blocks if "--hash=sha256:" not in block] == []
+
+
+def test_git_keeps_every_file_that_the_packages_read() -> None:
+    read = [path.as_posix() for path in FILES if path.suffix in {".json", ".yaml", ".py"}]
+    ignored = ("git", "check-ignore", "--no-index", *read)
+    done = subprocess.run(ignored, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == []
