@@ -86,7 +86,6 @@ def test_what_root_operation_reads_stands_beside_each_rdmsr(mode: ApicMode) -> N
         0x1B: Completed(apic_base),
         0x6E0: Completed(0),
         0x900: GP0,
-        0xC0000080: Completed(0x500),
         0x2000: GP0,
     }
     seen = observe(setup(REGISTERS, page=TAGGED, apic_mode=mode), Wrmsr(0x808, 0x10), *map(Rdmsr, expected))

@@ -64,7 +64,7 @@ class LocalApic:
     ) -> None:
         self.identity = identity
         self.mode = mode
-        self.base = 0xFEE00000 | BSP * (identity == 0)
+        self.base = base_at_reset(identity)
         self.implementation = implementation
         self.bus = bus
         self.registers = BASELINE.copy()
@@ -154,6 +154,11 @@ class LocalApic:
             return destination == self.identity
         own = self.logical_identity
         return destination >> 16 == own >> 16 and bool(destination & own & 0xFFFF)
+
+
+def base_at_reset(identity: int) -> int:
+    """Return IA32_APIC_BASE after RESET but for the mode bits. SDM: *Local APIC Status and Location*."""
+    return 0xFEE00000 | BSP * (identity == 0)
 
 
 def highest(bits: int) -> int:

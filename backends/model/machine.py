@@ -14,7 +14,7 @@ from backends.model.processor import Processor
 from backends.model.state import LogicalProcessor
 from backends.model.trace import Trace
 from backends.model.vmcs import vmcs_of
-from backends.model.waiting import Barriers, Run, Wait, Waiting
+from backends.model.waiting import Barriers, Ended, Run, Wait, Waiting
 from runner.apic import ApicMode
 from runner.outcome import Final, Observation, StepResult
 from runner.program import Level, Program
@@ -92,11 +92,7 @@ def take_turns(runs: list[Run], apics: list[LocalApic]) -> None:
     Where none can, time passes. Where that helps none, a wait for an interrupt is over, or else all
     waits are in vain.
     """
-    waiting: list[tuple[Run, Wait]] = []
-    for run in runs:
-        wait = next(run, None)
-        if wait is not None:
-            waiting.append((run, wait))
+    waiting = [(run, wait) for run in runs for wait in _go_on(run)]
     while waiting:
         waits = [wait for _, wait in waiting]
         turn, in_vain = _ready(waits), False
@@ -107,10 +103,15 @@ def take_turns(runs: list[Run], apics: list[LocalApic]) -> None:
         if turn is None:
             turn, in_vain = next((i for i, wait in enumerate(waits) if wait.why is Waiting.SPIN), 0), True
         run, _ = waiting[turn]
-        try:
-            waiting[turn] = (run, run.send(in_vain))
-        except StopIteration:
-            del waiting[turn]
+        waiting[turn : turn + 1] = [(run, wait) for wait in _go_on(run, in_vain=in_vain)]
+
+
+def _go_on(run: Run, *, in_vain: bool | None = None) -> tuple[Wait, ...]:
+    """Let a virtual processor go on, and return what it waits for then, or nothing where it ends."""
+    try:
+        return (run.send(in_vain),)
+    except (StopIteration, Ended):
+        return ()
 
 
 def _ready(waits: list[Wait]) -> int | None:

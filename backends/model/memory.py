@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +14,7 @@ from runner.apic import (
 )
 from runner.descriptor import descriptor_words
 from runner.program import Page, PageAddress, PostedInterrupts
-from runner.vmx import HIGH_MSRS, LOW_MSRS, Field, MsrBitmap, MsrRange
+from runner.vmx import HIGH_MSRS, LOW_MSRS, Field, MsrBitmap
 
 PID_POINTER_TABLE, APIC_ACCESS_PAGE, STALE_PAGE = 0x0F0000, 0x0F1000, 0x0F2000
 _OF_VCPU, _PER_VCPU = 0x100000, 0x10000
@@ -72,13 +71,14 @@ def address_of(page: PageAddress, field: Field, vcpu: int) -> int:
     """Return the physical address that *page* names in *field* of virtual processor *vcpu*."""
     match page.page:
         case Page.STALE:
-            return STALE_PAGE + page.add
+            start = STALE_PAGE
         case Page.APIC_ACCESS:
-            return APIC_ACCESS_PAGE + page.add
+            start = APIC_ACCESS_PAGE
         case Page.OF_VCPU:
-            return own_address(field, page.vcpu) + page.add
+            start = own_address(field, page.vcpu)
         case Page.OWN:
-            return own_address(field, vcpu) + page.add
+            start = own_address(field, vcpu)
+    return start + page.add
 
 
 class MemoryPage:
@@ -129,8 +129,6 @@ class MemoryPage:
 
     def changed(self) -> tuple[tuple[int, int], ...]:
         """Return the words that differ from the initial ones, by offset."""
-        if len(self._words) == len(self._initial.words) and self._words == dict(self._initial.words):
-            return ()
         initial = self._initial
         return tuple(
             (offset, word) for offset, word in sorted(self._words.items()) if word != initial.word(offset)
@@ -183,10 +181,6 @@ class Memory:
             page = self.pages[address] = MemoryPage(VirtualApicPage(Fill.VALUE, STALE))
         return page
 
-    def is_stale(self, address: int) -> bool:
-        """Whether *address* is that of the page that nobody prepared."""
-        return address == STALE_PAGE
-
     def bitmap(self, address: int) -> MsrBitmap | None:
         """Return the MSR bitmap at *address*; ``None`` where nothing is known of that memory."""
         return _stale_bitmap() if address == STALE_PAGE else self.bitmaps.get(address)
@@ -207,12 +201,10 @@ class Memory:
 @lru_cache
 def _stale_bitmap() -> MsrBitmap:
     """Return the MSR bitmap that the stale page makes."""
-    page = fill_bytes(Fill.VALUE, STALE)
-
-    def ones(at: int) -> Iterator[MsrRange]:
-        for first, map_at in ((LOW_MSRS[0], at), (HIGH_MSRS[0], at + 0x400)):
-            for index in range(0x2000):
-                if page[map_at + (index >> 3)] >> (index & 7) & 1:
-                    yield first + index, first + index
-
-    return MsrBitmap(tuple(ones(0)), tuple(ones(0x800)))
+    ones = tuple(
+        (msr, msr)
+        for first in (LOW_MSRS[0], HIGH_MSRS[0])
+        for msr in range(first, first + 0x2000)
+        if STALE >> (msr & 31) & 1
+    )
+    return MsrBitmap(ones, ones)

@@ -19,20 +19,20 @@ def load_at_entry(cpu: LogicalProcessor, lists: MsrLists) -> EntryFailure | None
     vmcs, own = cpu.vmcs, structures_of(cpu.index)
     area = vmcs.vm_entry_msr_load_address, own.entry_load_area
     for number, entry in enumerate(_entries(lists.entry_load, vmcs.vm_entry_msr_load_count, area), 1):
-        if not _load(cpu, entry, number):
+        if not _load(cpu, entry):
             return EntryFailure(int(ExitReason.ENTRY_FAILURE_MSR_LOADING), number)
     return None
 
 
-def _load(cpu: LogicalProcessor, entry: MsrEntry, number: int) -> bool:
+def _load(cpu: LogicalProcessor, entry: MsrEntry) -> bool:
     """Load one MSR; false where VM entry fails for it."""
     by, msr = cpu.trace.by, entry.msr
     if is_x2apic(msr):
-        by("msr-lists.entry-load-of-apic-msr-fails", "entry {} names MSR {:X}H", number, msr)
+        by("msr-lists.entry-load-of-apic-msr-fails", "an entry names MSR {:X}H", msr)
         by("msr-lists.whatever-mode-and-controls", "that fails in every APIC mode, under all controls")
         return False
     if msr == IA32_APIC_BASE:
-        by("msr-lists.apic-base-not-forbidden", "entry {} loads IA32_APIC_BASE", number)
+        by("msr-lists.apic-base-not-forbidden", "an entry loads IA32_APIC_BASE")
     else:
         _refuse_unknown(cpu, msr)
     return not isinstance(other_msrs.wrmsr(cpu, msr, entry.value), Fault)

@@ -5,16 +5,13 @@ SDM: *Local APIC*, *Interrupt, Task, and Processor Priority*, *Masking Maskable 
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from backends.model import apic_base, apic_registers, instructions
 from backends.model.apic_base import EN, EXTD, IA32_APIC_BASE
 from backends.model.instructions import Result
-from backends.model.local_apic import LocalApic
+from backends.model.local_apic import RESET, base_at_reset
 from backends.model.memory import NotModelled
 from backends.model.processor import Processor
-from backends.model.state import LogicalProcessor
-from backends.model.waiting import Barriers, Ended, Run
+from backends.model.waiting import Run
 from runner.apic import TPR, ApicMode, is_x2apic
 from runner.outcome import GP0, Completed, Fault
 from runner.program import (
@@ -24,7 +21,6 @@ from runner.program import (
     InitSipi,
     MmioRead,
     Plain,
-    Program,
     Rdmsr,
     ReadCr8,
     SetApicBase,
@@ -41,14 +37,10 @@ _X2APIC, _APIC = 1 << 21, 1 << 9 + 32
 class NativeProcessor(Processor):
     """One logical processor outside VMX operation; of its VMCS only RFLAGS and the like are in use.
 
-    ``at_reset`` are the registers as they were after RESET, if the program asks for them; ``peers`` are
-    all processors of the machine.
+    ``peers`` are all processors of the machine.
     """
 
-    def __init__(self, cpu: LogicalProcessor, program: Program, barriers: Barriers) -> None:
-        super().__init__(cpu, program, barriers)
-        self.at_reset: tuple[tuple[int, int], ...] = ()
-        self.peers: list[Processor] = [self]
+    peers: list[Processor]
 
     def run(self) -> Run:
         """Perform the program's steps on this processor, to its end."""
@@ -58,13 +50,12 @@ class NativeProcessor(Processor):
         for step, record in zip(self.program.steps, self.program.records, strict=True):
             if isinstance(step.action, Rdmsr):
                 record.physical = Completed(self.cpu.apic.identity)
-        with suppress(Ended):
-            yield from self.perform()
+        yield from self.perform()
 
     def execute(self, action: Action) -> Result:
         """Execute one instruction; nothing exits."""
         if isinstance(action, Rdmsr | Wrmsr | SetApicBase | ReadCr8 | WriteCr8):
-            return self._privileged(action) if self.cpu.cpl == 0 else self._not_at_cpl_0(action)
+            return self._privileged(action)
         match action:
             case Cpuid(leaf):
                 return self._cpuid(leaf)
@@ -74,21 +65,19 @@ class NativeProcessor(Processor):
                 return self._start(self.peers[to])
             case Plain.DUMP_AT_RESET:
                 self.cpu.trace.by("apic.state-after-reset", "the registers as they were after RESET")
-                self.at_reset = self._after_reset()
                 return COMPLETED
             case Plain() if action is not Plain.VMCALL:
                 return instructions.perform(self.cpu, action)
             case _:
                 raise NotModelled(f"at level guest, the step {action!r}")
 
-    def _not_at_cpl_0(self, action: Action) -> Fault:
-        of_cr8 = isinstance(action, ReadCr8 | WriteCr8)
-        rule = "apic.cr8-write-faults" if of_cr8 else "apic.msr-access-needs-cpl0"
-        self.cpu.trace.by(rule, "CPL is {}: #GP(0)", self.cpu.cpl)
-        return GP0
-
     def _privileged(self, action: Rdmsr | Wrmsr | SetApicBase | ReadCr8 | WriteCr8) -> Completed | Fault:
         cpu, apic = self.cpu, self.cpu.apic
+        if cpu.cpl:
+            of_cr8 = isinstance(action, ReadCr8 | WriteCr8)
+            rule = "apic.cr8-write-faults" if of_cr8 else "apic.msr-access-needs-cpl0"
+            cpu.trace.by(rule, "CPL is {}: #GP(0)", cpu.cpl)
+            return GP0
         match action:
             case Rdmsr(msr):
                 return self._rdmsr(msr)
@@ -161,16 +150,16 @@ class NativeProcessor(Processor):
         cpu.vmcs.guest_activity_state = int(Activity.ACTIVE)
         return COMPLETED
 
-    def _after_reset(self) -> tuple[tuple[int, int], ...]:
-        """Return IA32_APIC_BASE and the watched registers as RESET leaves them.
+    @property
+    def at_reset(self) -> tuple[tuple[int, int], ...]:
+        """IA32_APIC_BASE and the watched registers as RESET leaves them, if the program asks for them.
 
         SDM: *Local APIC State After Power-Up or Reset*, *x2APIC State Transitions From RESET*.
         """
-        apic = self.cpu.apic
-        reset = LocalApic(apic.identity, ApicMode.XAPIC, apic.implementation, [])
-        reset.reset()
-        registers = ((msr, apic_registers.read(reset, msr)) for msr in apic_registers.WATCHED)
-        return (IA32_APIC_BASE, apic_base.read(reset)), *registers
+        if all(step.action is not Plain.DUMP_AT_RESET for step in self.program.steps):
+            return ()
+        registers = ((msr, RESET.get(msr, 0)) for msr in apic_registers.WATCHED)
+        return (IA32_APIC_BASE, base_at_reset(self.cpu.index) | EN), *registers
 
     def _external_interrupt(self) -> Run:
         vector = self.cpu.apic.pending()

@@ -34,15 +34,14 @@ def rdmsr(cpu: LogicalProcessor, msr: int) -> Completed | Fault:
 
 
 def in_root(cpu: LogicalProcessor, msr: int) -> Completed | Fault | None:
-    """Return what RDMSR gives in root operation; ``None`` where the model does not know the MSR."""
+    """Return what RDMSR gives in root operation; ``None`` where it has nothing to do with the guest."""
     if is_x2apic(msr):
         return apic_registers.rdmsr(cpu.apic, msr)
     if msr == IA32_APIC_BASE:
         return Completed(apic_base.read(cpu.apic))
     if _is_absent(msr):
         return GP0
-    value = cpu.apic.registers[msr] if msr == TSC_DEADLINE else cpu.msrs.get(msr)
-    return None if value is None else Completed(value)
+    return Completed(cpu.apic.registers[msr]) if msr == TSC_DEADLINE else None
 
 
 def wrmsr(cpu: LogicalProcessor, msr: int, value: int) -> Completed | Fault:

@@ -31,7 +31,7 @@ def process(cpu: LogicalProcessor) -> None:
     cpu.apic.end_of_interrupt()
     by("posted.writes-physical-eoi", "0 is written to the physical EOI register")
     requests, descriptor.pir = descriptor.pir, 0
-    for vector in range(256):
+    for vector in range(requests.bit_length()):
         if requests >> vector & 1:
             cpu.virtual_apic_page.set_vector(VIRR, vector)
             by("posted.merges-pir-into-virr", "VIRR[{:02X}H] := 1", vector)

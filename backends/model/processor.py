@@ -26,14 +26,11 @@ class Processor(Boundary):
     def run(self) -> Run:
         """Perform the program's steps on this virtual processor, to its end."""
         self._note_physical_values()
-        try:
-            self.vmm_steps()
-            self.entry = self.enter()
-            if isinstance(self.entry, Entered):
-                yield from self.begin()
-                yield from self.perform()
-        except Ended:
-            pass
+        self.vmm_steps()
+        self.entry = self.enter()
+        if isinstance(self.entry, Entered):
+            yield from self.begin()
+            yield from self.perform()
 
     def _note_physical_values(self) -> None:
         """Note what each RDMSR gives in root operation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.model import entry_checks, evaluation, guest_state_checks, msr_lists, ppr
-from backends.model.memory import NotModelled, structures_of
+from backends.model.memory import STALE_PAGE, NotModelled, structures_of
 from backends.model.state import LogicalProcessor
 from backends.model.tpr import class_and_threshold
 from backends.model.vmcs import active_controls
@@ -79,7 +79,7 @@ def _say_whose_page(cpu: LogicalProcessor) -> None:
         return
     address = cpu.vmcs.virtual_apic_address
     by("page.at-virtual-apic-address", "VMCS field 2012H: the virtual-APIC page is at {:X}H", address)
-    if cpu.memory.is_stale(address):
+    if address == STALE_PAGE:
         by("page.never-initialized", "nobody has prepared that page, and the processor never initializes it")
         by(
             "many.virtual-apic-address-in-every-vmcs",

@@ -29,7 +29,7 @@ class Wait:
     ready: Callable[[], bool]
 
 
-Run = Generator[Wait, bool, None]
+Run = Generator[Wait, bool | None, None]
 """A virtual processor at work; what is sent says whether the wait was in vain."""
 
 
