@@ -13,7 +13,7 @@ from backends.model.memory import NotModelled
 from backends.model.state import LogicalProcessor
 from backends.model.stream import COMPLETED, Record, Stream
 from backends.model.vmcs import BLOCKED, SINGLE_STEP, VALID
-from backends.model.waiting import MOST_EVENTS, Ended, EndlessError, Run, Wait, Waiting
+from backends.model.waiting import MOST_EVENTS, Ended, EndlessError, Run, Wait
 from runner.outcome import Entered, Entry, Rip, Stuck, VmExit
 from runner.program import Setup, Step, is_vmm
 from runner.vmx import Activity, Blocking, ExitReason, PinBasedControls
@@ -106,7 +106,7 @@ class Boundary(ABC):
                 yield from self._handle(event)
             elif cpu.vmcs.guest_activity_state == Activity.ACTIVE:
                 return
-            elif (yield Wait(Waiting.INACTIVE, lambda: events.due(cpu) is not None or self.goes_on)):
+            elif (yield Wait(lambda: events.due(cpu) is not None or self.goes_on)):
                 rule = (
                     "delivery.wakes-from-hlt" if cpu.halted else "delivery.not-in-shutdown-or-wait-for-sipi"
                 )

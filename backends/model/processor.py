@@ -93,20 +93,20 @@ class Processor(Boundary):
         if isinstance(action, Barrier):
             yield from self._wait_at(action.name)
         while action is Plain.SPIN and not stream.record.delivered:
-            if (yield Wait(Waiting.SPIN, lambda: events.due(cpu) is not None)):
+            if (yield Wait(lambda: events.due(cpu) is not None, Waiting.SPIN)):
                 break
             yield from self.pass_boundary()
         stream.inside = False
         stream.record.add(COMPLETED)
         stream.next += 1
         if isinstance(action, Barrier):
-            yield Wait(Waiting.TURN, lambda: True)
+            yield Wait(lambda: True, Waiting.TURN)
 
     def _wait_at(self, barrier: str) -> Run:
         cpu, barriers = self.cpu, self.barriers
         barriers.arrive(barrier, cpu.index)
         while not barriers.is_open(barrier):
-            ready = Wait(Waiting.BARRIER, lambda: barriers.is_open(barrier) or events.due(cpu) is not None)
+            ready = Wait(lambda: barriers.is_open(barrier) or events.due(cpu) is not None)
             if (yield ready):
                 self.stream.record.add(Stuck.DID_NOT_RETURN)
                 raise Ended

@@ -12,21 +12,21 @@ from runner.program import Barrier, Program
 class Waiting(Enum):
     """Why a virtual processor does not go on by itself.
 
-    ``TURN``: it has come through a barrier and lets the others come through too.
+    ``TURN``: it has come through a barrier and lets the others come through too. ``NOTHING_ELSE``: it
+    cannot go on before.
     """
 
     SPIN = "spin"
-    BARRIER = "barrier"
-    INACTIVE = "inactive"
     TURN = "turn"
+    NOTHING_ELSE = "nothing else"
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """A virtual processor goes on when ``ready`` holds."""
 
-    why: Waiting
     ready: Callable[[], bool]
+    why: Waiting = Waiting.NOTHING_ELSE
 
 
 Run = Generator[Wait, bool | None, None]
