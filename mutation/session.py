@@ -7,7 +7,7 @@ import resource
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import get_context
@@ -19,6 +19,9 @@ from mutation.trial import Listed, benches, notice
 
 FORK = get_context("fork")
 MEMORY = 2 << 30
+CASE_SECONDS = 2
+"""Processor time that one case may take; the longest takes a tenth of a second."""
+
 WALL_FACTOR = 20
 """How much longer than its processor time a trial may take on a machine that is busy."""
 
@@ -59,7 +62,7 @@ class _Running:
                 return None
             self.process.kill()
         self.process.join()
-        if self.process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
+        if self.process.exitcode in (-signal.SIGXCPU, -signal.SIGPROF, -signal.SIGKILL):
             return Outcome(End.TIMEOUT)
         if self.process.exitcode or not self.pipe.poll():
             raise TrialError(self.mutant.id)
@@ -135,6 +138,13 @@ def _limited(seconds: int, sender: Connection, work: Callable[[], Outcome]) -> N
     sender.send(work())
 
 
+def _timed(listed: Iterable[Listed]) -> Iterator[Listed]:
+    """Yield cases; the kernel ends this process where one of them takes too much."""
+    for each in listed:
+        signal.setitimer(signal.ITIMER_PROF, CASE_SECONDS)
+        yield each
+
+
 def _try(mutant: Mutant, listed: Sequence[Listed]) -> Outcome:
     try:
         altered = benches({mutant.module: mutant.text})
@@ -143,7 +153,7 @@ def _try(mutant: Mutant, listed: Sequence[Listed]) -> Outcome:
     except Exception:  # noqa: BLE001 - a module that cannot even be imported raises anything
         return Outcome(End.ERROR)
     try:
-        noticed = notice(altered, listed)
+        noticed = notice(altered, _timed(listed))
     except MemoryError:
         return Outcome(End.TIMEOUT)
     return Outcome(End.SURVIVED) if noticed is None else Outcome(End.KILLED, noticed.by, noticed.raised)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +58,7 @@ def _bench(model: Any) -> Bench:
     return Bench(model.run, None, rules(), (), model.identity().capabilities)
 
 
-def notice(altered: Benches, listed: Sequence[Listed]) -> Noticed | None:
+def notice(altered: Benches, listed: Iterable[Listed]) -> Noticed | None:
     """Return which case notices that the model is altered, if one does.
 
     What the altered model says may be no observation at all, at which the judge raises an exception.

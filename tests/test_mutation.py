@@ -66,6 +66,13 @@ def test_the_case_that_killed_before_is_tried_first() -> None:
     assert by == [f"{scenario.path}::both-sides-of-three-thresholds", other]
 
 
+def test_one_case_that_comes_to_no_end_ends_its_trial() -> None:
+    start = time.process_time()
+    [(_, outcome)] = session.outcomes([LOOPS], listed(), {}, seconds=60, workers=1)
+    assert outcome == Outcome(End.TIMEOUT)
+    assert time.process_time() - start < 10
+
+
 def test_two_trials_at_a_time() -> None:
     start = time.monotonic()
     ends(LOOPS, Mutant("tpr.py", "again", "again", LOOPS.text), workers=2)
