@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,10 +68,10 @@ def test_the_case_that_killed_before_is_tried_first() -> None:
 
 
 def test_one_case_that_comes_to_no_end_ends_its_trial() -> None:
-    start = time.process_time()
+    before = os.times().children_user
     [(_, outcome)] = session.outcomes([LOOPS], listed(), {}, seconds=60, workers=1)
     assert outcome == Outcome(End.TIMEOUT)
-    assert time.process_time() - start < 10
+    assert os.times().children_user - before < 10
 
 
 def test_two_trials_at_a_time() -> None:
