@@ -95,10 +95,10 @@ def test_what_fails_costs_one_line_and_the_rest_goes_on(machine: Machine) -> Non
     command = "sudo apt-get install -y --no-install-recommends bochs"
     assert process.returncode == 0
     assert lines[:2] == [
-        f"packages  absent: No network; do: {command}",
-        "unpacked  absent: no Bochs of Debian 13: mmdebstrap: exit status 25",
+        f"packages    absent: No network; do: {command}",
+        "unpacked    absent: no Bochs of Debian 13: mmdebstrap: exit status 25",
     ]
-    assert lines[2] == "unpacked  not needed: the host's QEMU is 10.0.2"
+    assert lines[2] == "unpacked    not needed: the host's QEMU is 10.0.2"
     assert [line.split()[:2] for line in lines[3:]] == [
         ["bochs", "broken:"],
         ["bochs-3", "absent:"],

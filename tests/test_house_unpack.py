@@ -128,7 +128,7 @@ def test_two_doctors_at_once_unpack_once(machine: Machine) -> None:
     both = [machine.doctor(), machine.doctor()]
     words = [process.communicate(timeout=30)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all("unpacked  unpacked in " in text for text in words)
+    assert all("unpacked    unpacked in " in text for text in words)
     assert len(machine.called("mmdebstrap")) == 1
 
 

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def say(subject: str, state: str) -> None:
     """Print one line."""
-    print(f"{subject:<9} {state}", flush=True)
+    print(f"{subject:<11} {state}", flush=True)
 
 
 def packages(*names: str) -> str:
