@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -20,6 +20,9 @@ from runner.scenario import Case, Scenario
 MOST_STEPS = 20
 """Points that differ and are shown as failed steps."""
 
+
+MOST_ROWS = 200
+"""Points that a case's table has; sweeps of thousands would fill a page."""
 
 HERE = cache(host.here)
 
@@ -56,7 +59,7 @@ def show(result: CaseResult, capabilities: Mapping[str, str]) -> None:
     for deviation in result.deviations:
         allure.dynamic.issue(deviation.link, deviation.why)
     if len(result.points) > 1:
-        allure.attach(_points_table(result.points), "points", allure.attachment_type.CSV)
+        allure.attach(points_table(result.points), "points", allure.attachment_type.CSV)
     differing = [point for point in result.points if point.differences]
     for point in differing[:MOST_STEPS]:
         _show_point(point)
@@ -64,14 +67,20 @@ def show(result: CaseResult, capabilities: Mapping[str, str]) -> None:
         allure.attach(log, "machine log", allure.attachment_type.TEXT)
 
 
-def _points_table(points: Iterable[PointResult]) -> str:
+def points_table(points: Sequence[PointResult]) -> str:
+    """Return a case's points as CSV; of very many those that do not conform first, and how many more."""
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(("point", "verdict", "reason", "where", "expected", "observed"))
-    for point in points:
+    shown = points
+    if len(points) > MOST_ROWS:
+        shown = sorted(points, key=lambda point: point.verdict is Verdict.CONFORMS)[:MOST_ROWS]
+    for point in shown:
         first = point.differences[0] if point.differences else None
         more = (first.where, first.expected, first.observed) if first else ("", "", "")
         rows.writerow((point.point, point.verdict.value, point.reason, *more))
+    if len(points) > len(shown):
+        rows.writerow((f"and {len(points) - len(shown)} more",))
     return text.getvalue()
 
 

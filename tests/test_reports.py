@@ -8,6 +8,7 @@ from pathlib import Path
 import judged as j
 
 from reports import summary
+from reports.allure import MOST_ROWS, points_table
 from reports.failure import explained
 from reports.judged import Judged, tally
 from reports.table import table
@@ -65,6 +66,16 @@ def test_a_failure_of_what_is_broken_shows_the_log_and_no_rule() -> None:
     assert "  no end record\n  the machine said:\n    line 30\n" in text
     assert "    line 49\n  run again: " in text
     assert "rule " not in text
+
+
+def test_the_table_of_points_is_bounded_and_forgets_no_difference() -> None:
+    few = judged(*[j.READ_SEEN] * 9, WRONG).result
+    assert len(points_table(few.points).splitlines()) == 11
+    many = judged(*[j.READ_SEEN] * 900, WRONG).result
+    lines = points_table(many.points).splitlines()
+    assert len(lines) == MOST_ROWS + 2
+    assert lines[1].startswith("n=900,does not conform,")
+    assert lines[-1] == f"and {901 - MOST_ROWS} more"
 
 
 def test_the_tally() -> None:
