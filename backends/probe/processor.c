@@ -16,7 +16,7 @@ extern u8 host_stubs[];
 #define CR4_OSXSAVE 0x40000ul
 #define XCR0_AVX512 0xe7u /* x87, SSE, AVX and the three states of AVX-512 */
 
-static u8 vmx_pages[MAX_CPUS][7][PAGE] __attribute__((aligned(PAGE)));
+static u8 vmx_pages[MAX_CPUS][7][PAGE] KEPT __attribute__((aligned(PAGE)));
 static u8 code_pages[MAX_CPUS][CODE_ROOM] KEPT __attribute__((aligned(PAGE)));
 static u8 logs[MAX_CPUS][LOG_ROOM + PAGE] KEPT __attribute__((aligned(PAGE)));
 static u8 stacks[MAX_CPUS][2][STACK_ROOM] __attribute__((aligned(PAGE), section(".bss.kept.guest")));
@@ -116,6 +116,7 @@ static int enter_root_operation(struct cpu *c) {
 
 void processor_init(struct cpu *c, u32 index) {
   u8(*pages)[PAGE] = vmx_pages[index];
+  fill32(pages, 0, sizeof(vmx_pages[0]) / 4);
   c->self = c;
   c->index = index;
   c->vmxon_region = pages[0];
