@@ -52,6 +52,9 @@ def _items(before: Sequence[Night], now: Night) -> Iterator[Item]:
     for host, reason in now["missing"].items():
         if before and host not in before[-1]["missing"]:
             yield Item((host,), "", f"no results tonight: {reason}")
+    for host in before[-1]["hosts"] if before else ():
+        if host not in {**now["hosts"], **now["missing"]}:
+            yield Item((host,), "", "no results tonight: nobody expected any", weight=_GONE)
     for host in now["hosts"]:
         last = last_with(before, host)
         if last is not None:

@@ -91,6 +91,13 @@ def test_a_host_that_lacks_is_news_once_and_comes_back_against_its_last_results(
     ]
 
 
+def test_a_host_that_nobody_expects_any_more_is_news() -> None:
+    both = [night(*(n.host(name, kvm={"a": YES}) for name in ("vtx1", "vtx2")))]
+    one = night(n.host("vtx1", SECOND, kvm={"a": YES}))
+    assert told(both, one)[1:] == ["vtx2: no results tonight: nobody expected any"]
+    assert told([*both, one], one)[0].startswith("news: nothing changed")
+
+
 def test_a_subject_that_lacks_is_news_once_and_comes_back_against_its_last_results() -> None:
     both = {"kvm": {"a": YES}, "model": {"a": YES}}
     before = [night(n.host("vtx1", **both))]
