@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from backends import Backend, Identity, unpacked
+from backends.kvm import host
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
+
+KVM = "/dev/kvm"
 
 
 class Restricted:
@@ -23,8 +27,12 @@ class Restricted:
         self._levels = levels
 
     def identity(self) -> Identity | Unsupported | BackendBroken:
-        """Return who the subject is, or what it needs and is not here."""
-        return self._lack() or self._backend.identity()
+        """Return who the subject is, with the facts of a KVM that it needs; or what lacks here."""
+        who = self._lack() or self._backend.identity()
+        if KVM in self._needs and isinstance(who, Identity):
+            facts = {**host.facts(), "single-stepped": "false"}
+            return replace(who, capabilities={**who.capabilities, **facts})
+        return who
 
     def run(self, programs: Sequence[Program]) -> Iterator[Answer]:
         """Yield one answer a program, in order; the subject gets those of its levels."""

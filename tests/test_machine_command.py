@@ -259,6 +259,14 @@ def test_a_device_that_may_not_be_opened(monkeypatch: pytest.MonkeyPatch) -> Non
     assert wanted == [os.R_OK | os.W_OK]
 
 
+def test_a_subject_that_needs_kvm_reports_the_hosts_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.restricted._lacks", lambda _: "")
+    who = Restricted(subject([*QUIET, *ROM, "-debugcon", "stdio"]), ["/dev/kvm"], []).identity()
+    assert isinstance(who, Identity)
+    assert {"kvm-module", "enable_apicv", "vendor"} <= set(who.capabilities)
+    assert who.capabilities["single-stepped"] == "false"
+
+
 def test_other_levels_are_unsupported_and_the_order_stays() -> None:
     mine = Restricted(subject([*QUIET, *ROM, "-debugcon", "stdio"]), ["true"], ["guest"])
     vmx = Program(Level.VMX, (Setup(),), (Step(Rdmsr(0x1B)),))
