@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,10 @@ class ScenarioFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield every case once for each subject."""
         scenario = self.run.scenarios.get(self.path) or loading.load(self.path)
-        for subject in self.run.benches.subjects:
-            for case in scenario.cases:
-                yield ScenarioItem.from_parent(
-                    self, name=f"{case.id}[{subject.name}]", scenario=scenario, case=case, subject=subject
-                )
+        for subject, case in product(self.run.benches.subjects, scenario.cases):
+            yield ScenarioItem.from_parent(
+                self, name=f"{case.id}[{subject.name}]", scenario=scenario, case=case, subject=subject
+            )
 
 
 class ScenarioItem(pytest.Item):
@@ -134,7 +134,7 @@ class ScenarioItem(pytest.Item):
     def __init__(self, *, scenario: Scenario, case: Case, subject: SubjectFile, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scenario, self.case, self.subject = scenario, case, subject
-        self.batch = self.parent.run.batches[scenario.path], subject.name
+        self.batch = None if subject.boot_is_dear else self.parent.run.batches[scenario.path], subject.name
 
     def runtest(self) -> None:
         """Run, judge, report."""
@@ -193,9 +193,9 @@ class Batches(LoadScopeScheduling):
     """Gives each worker whole batches: a batch is one subject's, and takes as few boots as may be."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file, _, case = nodeid.partition("::")
-        batch = self.config.stash[RUN].batches.get(file)
-        return file if batch is None else f"{batch}{case[case.find('[') :]}"
+        run, file, subject = self.config.stash[RUN], nodeid.partition("::")[0], nodeid[nodeid.find("[") :]
+        dear = subject in {f"[{each.name}]" for each in run.benches.subjects if each.boot_is_dear}
+        return subject if dear else f"{run.batches[file]}{subject}" if file in run.batches else file
 
 
 class Recorder:

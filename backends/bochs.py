@@ -88,12 +88,13 @@ class Bochs:
 
     @cached_property
     def _version(self) -> str | Unsupported:
-        command = self._command()
+        command = self.command()
         if isinstance(command, Unsupported):
             return command
-        return said_version(command, self._environment())
+        return said_version(command, self.environment())
 
-    def _command(self) -> tuple[str, ...] | Unsupported:
+    def command(self) -> tuple[str, ...] | Unsupported:
+        """Return the first words of the command that starts it, or what to do to have it."""
         if self._unpacked:
             root = bochs_unpacked.directory(os.environ)
             if not root.is_dir():
@@ -106,7 +107,8 @@ class Bochs:
             return Unsupported("no bochs in the PATH: apt-get install bochs bochs-term")
         return (program,)
 
-    def _environment(self) -> Mapping[str, str]:
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that it needs beside the caller's own."""
         extra = {"TERM": "xterm", "LINES": "24", "COLUMNS": "80"}
         if self._unpacked:
             extra |= bochs_unpacked.environment(bochs_unpacked.directory(os.environ))
@@ -120,7 +122,7 @@ class Bochs:
 
     def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
         """Boot a ROM in *folder*."""
-        command, version = self._command(), self.version()
+        command, version = self.command(), self.version()
         if isinstance(command, Unsupported) or isinstance(version, Unsupported):
             raise FileNotFoundError("no Bochs")
         new = int(version.split(".")[0]) >= 3
@@ -138,7 +140,7 @@ class Bochs:
         ended = process.run(
             [*command, *debugger, "-q", "-f", "rc", "log: log"],
             folder=folder,
-            environment=self._environment(),
+            environment=self.environment(),
             deadline=BOOT_SECONDS + PROGRAM_SECONDS * programs,
             silence=BOOT_SECONDS,
         )

@@ -77,9 +77,15 @@ class ProbeBackend:
                 answers[index] = record
             else:
                 records[index] = record
+        answers.update(self._answered(programs, records))
+        yield from (answers[index] for index in range(len(programs)))
+
+    def _answered(self, programs: Sequence[Program], records: dict[int, bytes]) -> dict[int, Answer]:
+        """Boot until each program that has a record has an answer."""
+        answers: dict[int, Answer] = {}
         for group in batch.groups(programs, records):
             answers.update(self._boots(group, programs, records))
-        yield from (answers[index] for index in range(len(programs)))
+        return answers
 
     def lack(self, found: Processor, program: Program) -> str | None:
         """Return what the program needs and the processor has not, with the evidence; or ``None``."""

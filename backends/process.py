@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MOST_OUTPUT = 64 << 20
-"""Bytes that any file of a started process may grow to."""
+MOST_OUTPUT = 256 << 20
+"""Bytes that any file of a started process may grow to; the disk of an emulated host takes 80 MiB."""
 
 
 @dataclass(frozen=True, slots=True)

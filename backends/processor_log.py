@@ -128,6 +128,8 @@ class ProcessorLog:
 
     def _owner(self, at: int, slot: int) -> Collected:
         """Return the step that something at the boundary before *slot*, or inside it, belongs to."""
+        if not self._steps:  # only the VM entry is asked about
+            return Collected()
         if at & events.AT_NO_SLOT:
             return self._steps[self._last]
         inside = bool(at & events.AT_INSIDE)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from backends import Backend, bochs, command, faulty, kvm
+from backends import Backend, bochs, command, emulated, faulty, kvm
 from backends.adapter.backend import AdapterBackend
 from backends.adapter.command import Command
 from backends.model import Model
@@ -33,6 +33,7 @@ KINDS: Mapping[str, Factory] = MappingProxyType(
         "model": _model,
         "bochs": bochs.backend,
         "kvm": kvm.backend,
+        "kvm-emulated": emulated.backend,
         "adapter": _adapter,
         "machine": command.backend,
         "faulty": _faulty,

@@ -24,7 +24,7 @@ def test_its_commands_are_there() -> None:
 def test_its_tox_environments_are_there() -> None:
     tox = configparser.ConfigParser()
     tox.read(ROOT / "tox.ini")
-    named = set(re.findall(r"tox -e (\w+)", README)) | set(re.findall(r"\.tox/(\w+)/", README))
+    named = set(re.findall(r"tox -e ([\w-]+)", README)) | set(re.findall(r"\.tox/([\w-]+)/", README))
     assert named
     assert {f"testenv:{name}" for name in named} <= set(tox.sections())
 

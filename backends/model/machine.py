@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from backends.model import apic_base, apic_registers, exits
@@ -23,9 +24,15 @@ from runner.program import Level, Program
 class Machine:
     """Everything that one program needs, fresh."""
 
-    def __init__(self, program: Program, implementation: Implementation, trace: Trace) -> None:
+    def __init__(
+        self,
+        program: Program,
+        implementation: Implementation,
+        trace: Trace,
+        virtual: Callable[[LogicalProcessor, Program, Barriers], Processor] = Processor,
+    ) -> None:
         barriers, memory = Barriers(program), Memory()
-        kind = NativeProcessor if program.level is Level.GUEST else Processor
+        kind = NativeProcessor if program.level is Level.GUEST else virtual
         self.program = program
         self.bus: list[LocalApic] = []
         self.processors: list[Processor] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
-from backends import Identity, subjects
+from backends import Identity, reentered, subjects
 from backends.model import Model
 from runner.judging import subject_file
 from runner.judging.batch import Bench
@@ -45,5 +45,6 @@ class Benches:
             return Bench(lambda programs: repeat(who, len(programs)), oracle, self._rules, (), None)
         known = {"version": who.version, "capabilities": dict(who.capabilities)}
         self.identities[subject.name] = known
-        deviations = subject.deviations_of(who.version, who.capabilities)
-        return Bench(backend.run, oracle, self._rules, deviations, who.capabilities)
+        deviations = subject.may_show(who.version, who.capabilities)
+        again = reentered.observations if subject.re_enters else None
+        return Bench(backend.run, oracle, self._rules, deviations, who.capabilities, again)

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     asked = [_seen_from_here(name) for name in chosen.backend or ()]
     try:
-        found = said(presence.of(asked) if asked else presence.shipped())
+        found = said(presence.of(asked) if asked else presence.cheap())
     except MalformedError as wrong:
         print(wrong)
         return WRONG_FILES

@@ -15,7 +15,8 @@ from packaging.version import Version
 
 from backends import bochs_unpacked, unpacked
 from backends.bochs import Bochs
-from runner.commands import debian, presence, unpack
+from backends.emulated import kernel
+from runner.commands import debian, presence, unpack, unpack_kernel
 
 BINDEP = Path(__file__).parents[2] / "bindep.txt"
 HAS_POSTED_INTERRUPTS = Version("2.8")
@@ -26,10 +27,18 @@ def main(arguments: Sequence[str]) -> int:
     """Print a line for each thing looked after; return 0, since a thing that lacks is no failure."""
     parser = argparse.ArgumentParser(prog="python -m runner doctor", description=__doc__)
     parser.add_argument("--also", type=Path, metavar="BINDEP", help="packages that something more needs")
-    also: Path | None = parser.parse_args(arguments).also
+    parser.add_argument(
+        "--emulated-host",
+        action="store_true",
+        help="also unpack the Linux kernel of the subjects kvm-on-bochs, about 100 MB to fetch, and try it",
+    )
+    wanted = parser.parse_args(arguments)
+    also: Path | None = wanted.also
     say("packages", packages(*debian.named(BINDEP), *(debian.named(also) if also else ())))
     say("unpacked", unpacked_bochs())
     say("unpacked", unpacked_qemu())
+    if wanted.emulated_host:
+        say("kernel", kernel_of_the_emulated_host())
     for name, found in presence.shipped():
         say(name, presence.words(found))
     return 0
@@ -78,3 +87,15 @@ def _unpacked(what: str, target: Path, program: unpack.Program) -> str:
     if reason:
         return f"absent: no {what} of Debian 13: {reason}"
     return f"unpacked in {time.monotonic() - start:.0f} s: {target}"
+
+
+def kernel_of_the_emulated_host() -> str:
+    """Lay out a Linux kernel, unless one is here; return what became of it."""
+    present = kernel.newest(os.environ)
+    if present:
+        return f"present: {present}"
+    start = time.monotonic()
+    reason = unpack_kernel.unpack_kernel()
+    if reason:
+        return f"absent: no Linux of Debian 12: {reason}"
+    return f"unpacked in {time.monotonic() - start:.0f} s: {kernel.newest(os.environ)}"

@@ -18,6 +18,18 @@ def shipped() -> Iterator[tuple[str, Presence]]:
     return of(subject_file.shipped())
 
 
+def cheap() -> Iterator[tuple[str, Presence]]:
+    """Yield those of them that need not be named, since their boot is not dear."""
+    names = subject_file.shipped()
+    return of(name for name in names if name not in dear(names))
+
+
+def dear(names: Iterable[str]) -> frozenset[str]:
+    """Return which of these subjects have a dear boot."""
+    rules = catalogue.load()
+    return frozenset(name for name in names if subject_file.named(name, rules).boot_is_dear)
+
+
 def of(names: Iterable[str]) -> Iterator[tuple[str, Presence]]:
     """Yield each of these subjects, by name or by file, and who it is, or why it does not run here.
 

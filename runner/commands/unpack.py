@@ -48,7 +48,7 @@ def unpack(target: Path, program: Program) -> str:
 def _lay_out(target: Path, program: Program, lock: int) -> str:
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    reason = _fetch(part, program.packages, lock) or program.hindrance(part)
+    reason = fetch(part, program.packages, "trixie", lock) or program.hindrance(part)
     if reason:
         shutil.rmtree(part, ignore_errors=True)
     else:
@@ -81,11 +81,15 @@ BOCHS = Program("bochs,bochs-term", _bochs_hindrance)
 QEMU = Program("qemu-system-x86", _qemu_hindrance)
 
 
-def _fetch(root: Path, packages: str, lock: int) -> str:
+def fetch(root: Path, packages: str, suite: str, lock: int) -> str:
+    """Lay packages of a suite out in *root*; return why that failed, empty if it did not.
+
+    The process that fetches holds the file *lock* as well.
+    """
     if shutil.which(FETCH[0]) is None:
         return f"no {FETCH[0]} in the PATH"
     process = subprocess.Popen(
-        (*FETCH, f"--include={packages}", "trixie", str(root)),
+        (*FETCH, f"--include={packages}", suite, str(root)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 
 from runner.judging.deviations import Deviation, plainly
-from runner.judging.verdict import CaseResult, Catalogue, judge
+from runner.judging.verdict import CaseResult, Catalogue, Reentered, judge
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
 from runner.scenario import Case, Scenario
@@ -42,6 +42,7 @@ class Bench:
     """What a subject is judged with.
 
     ``capabilities`` are its own, for what a case supposes (``when``); ``None``: it does not run here.
+    ``reentered`` says what else may be observed on a subject with another hypervisor below it.
     """
 
     run: Run
@@ -49,6 +50,7 @@ class Bench:
     catalogue: Catalogue
     deviations: Sequence[Deviation]
     capabilities: Mapping[str, str] | None
+    reentered: Reentered | None = None
 
     def results(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
         """Yield the result of each case, in order, from one run of the subject.
@@ -66,7 +68,14 @@ class Bench:
         for case, hindrance in zip(cases, hindrances, strict=True):
             count = len(case.points)
             own = islice(answers, count) if hindrance is None else repeat(hindrance, count)
-            yield judge(case, own, self.catalogue, self.deviations, self._expected(case, hindrance))
+            yield judge(
+                case,
+                own,
+                self.catalogue,
+                self.deviations,
+                self._expected(case, hindrance),
+                reentered=self.reentered,
+            )
 
     def _hindrance(self, case: Case) -> Unsupported | None:
         """Return why a case does not run: it supposes something else, or it asks the oracle about itself."""

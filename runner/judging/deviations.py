@@ -10,7 +10,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
+
+from packaging.specifiers import SpecifierSet
 
 from runner.judging.differences import Difference, Part, differences
 from runner.judging.step_mismatches import before_first_entry
@@ -72,6 +75,16 @@ class Deviation:
     sometimes: bool = False
     name: str = ""
 
+    def is_of(self, version: str, capabilities: Mapping[str, str]) -> bool:
+        """Whether it is of a subject of this version: ``3.0``, or ``6.1 on Bochs 3.0`` in Bochs' file."""
+        file = Path(self.name.partition(":")[0]).stem
+        named = re.search(rf"\b{re.escape(file)} (\d+(?:\.\d+)*)", version, re.IGNORECASE)
+        first = re.search(r"(\d+(?:\.\d+)*)", version)
+        known = (named or first or ["", "0"])[1]
+        return SpecifierSet(self.versions, prereleases=True).contains(known) and all(
+            plainly(capabilities.get(name, "")) in values for name, values in self.where
+        )
+
     def speaks_of(self, case: Case, point: Point) -> bool:
         """Whether the entry may excuse a difference in this point."""
         values = dict(point.values)
@@ -113,7 +126,7 @@ def amend(program: Program, expected: Expected, instead: Instead, found: Sequenc
         for index, (step, wanted) in enumerate(zip(program.steps, expected.steps, strict=True))
     )
     after = tuple(
-        _after(wanted, instead) if (Part.FINAL, vcpu) in parts else wanted
+        _after(wanted, instead) if (Part.FINAL, vcpu) in parts or entry != expected.entry else wanted
         for vcpu, wanted in enumerate(expected.after)
     )
     handlers = _handlers(program, expected, instead) if instead.handlers else expected.handlers
@@ -149,7 +162,7 @@ def _reached(
     result = []
     for index, (step, old, new) in enumerate(zip(program.steps, before, steps, strict=True)):
         result.append(NOT_REACHED if step.vcpu in ended and not before_first_entry(program, index) else new)
-        if new != old and isinstance(new.outcome, Stuck):
+        if new != old and isinstance(new.outcome, Stuck) and new != NOT_REACHED:
             ended.add(step.vcpu)
     return tuple(result)
 

@@ -39,10 +39,7 @@ class InvalidSubject(MalformedError):  # noqa: N818 - what the file is, not what
 
 @dataclass(frozen=True, slots=True)
 class SubjectFile:
-    """What one file says; ``start`` is for the subject's kind to read.
-
-    ``levels`` is empty where all are meant.
-    """
+    """What one file says; its kind reads ``start``, and ``levels`` is empty where all are meant."""
 
     name: str
     path: Path
@@ -52,6 +49,9 @@ class SubjectFile:
     deviations: tuple[Deviation, ...]
     needs: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
+    below: tuple[Deviation, ...] = ()
+    boot_is_dear: bool = False
+    re_enters: bool = False
 
     @property
     def is_shipped(self) -> bool:
@@ -60,14 +60,12 @@ class SubjectFile:
 
     def deviations_of(self, version: str, capabilities: Mapping[str, str]) -> tuple[Deviation, ...]:
         """Return the entries that speak of this version of the subject, with what it reports of itself."""
-        numbers = re.search(r"\d+(\.\d+)*", version)
-        known = numbers[0] if numbers else "0"
-        return tuple(
-            deviation
-            for deviation in self.deviations
-            if SpecifierSet(deviation.versions, prereleases=True).contains(known)
-            and all(plainly(capabilities.get(name, "")) in values for name, values in deviation.where)
-        )
+        return tuple(each for each in self.deviations if each.is_of(version, capabilities))
+
+    def may_show(self, version: str, capabilities: Mapping[str, str]) -> tuple[Deviation, ...]:
+        """Return those, and the entries of what runs below, by the version that *version* names of it."""
+        below = (each for each in self.below if each.is_of(version, capabilities))
+        return (*self.deviations_of(version, capabilities), *below)
 
 
 def shipped() -> tuple[str, ...]:
@@ -147,6 +145,9 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
         known,
         needs=tuple(_beside(said.get("needs", []), path.parent)),
         levels=tuple(said.get("levels", [])),
+        below=load(find(said["below"]), catalogue).deviations if "below" in said else (),
+        boot_is_dear=said.get("boot") == "dear",
+        re_enters=said.get("re-enters-anywhere", False),
     )
 
 

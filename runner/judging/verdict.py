@@ -9,7 +9,7 @@ case all of whose points were observed and are as expected *conforms*.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain, repeat
@@ -20,6 +20,7 @@ from runner.judging.deviations import Deviation, excuse
 from runner.judging.differences import Difference, differences, disagreements
 from runner.judging.step_mismatches import NothingToCompareError
 from runner.outcome import Answer, BackendBroken, Observation, Unsupported
+from runner.program import Program
 from runner.scenario import Case, Point
 
 
@@ -86,18 +87,21 @@ class CaseResult:
         return {verdict: found[verdict] for verdict in Verdict if found[verdict]}
 
 
-def judge(
+def judge(  # noqa: PLR0913 - the last is for few subjects
     case: Case,
     answers: Iterable[Answer],
     catalogue: Catalogue,
     deviations: Sequence[Deviation] = (),
     oracle: Iterable[Answer] = (),
+    *,
+    reentered: Reentered | None = None,
 ) -> CaseResult:
     """Judge the answers to a case's points, in order; a point without an answer is broken.
 
-    *oracle* gives the expectations of a sweep: the reference model's answers to the same points.
+    *oracle* gives the expectations of a sweep: the reference model's answers to the same points. *reentered*
+    is for a subject on which another hypervisor runs below the one that is asked about.
     """
-    bench = _Bench(case, deviations, settled=catalogue[case.rules[0]].settled)
+    bench = _Bench(case, deviations, catalogue[case.rules[0]].settled, reentered)
     return _summed_up(
         tuple(
             bench.judge(point, answer, wanted)
@@ -108,6 +112,9 @@ def judge(
     )
 
 
+Reentered = Callable[[Program], Iterable[Observation]]
+"""Yields what may be observed of a program where a hypervisor below exits and enters again at a boundary."""
+REENTERED = "level 0 exited and entered again, which evaluates pending virtual interrupts"
 NO_ANSWER = BackendBroken("no answer: the run ended before this point")
 NO_ORACLE = Unsupported("it did not run")
 
@@ -119,6 +126,7 @@ class _Bench:
     case: Case
     known: Sequence[Deviation]
     settled: bool
+    reentered: Reentered | None
 
     def judge(self, point: Point, answer: Answer, wanted: Answer) -> PointResult:
         """Judge one point; *wanted* is the reference model's answer, for a sweep."""
@@ -162,8 +170,15 @@ class _Bench:
         if announced:
             why = "; ".join(dict.fromkeys(deviation.why for deviation in announced))
             return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, why, found, announced)
+        if self._was_reentered(point, answer):
+            return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, REENTERED, found)
         verdict = Verdict.DOES_NOT_CONFORM if self.settled else Verdict.UNSETTLED
         return PointResult(point.id, verdict, answer, _one_line(found[0]), found)
+
+    def _was_reentered(self, point: Point, answer: Observation) -> bool:
+        """Whether exactly this may be seen where the hypervisor below exited and entered again."""
+        every = self.reentered(point.program) if self.reentered else ()
+        return any(not disagreements(point.program, allowed, answer) for allowed in every)
 
 
 def _conforming(point: Point) -> PointResult:

@@ -1,0 +1,77 @@
+"""Lay out Debian's Linux for the subjects ``kvm-on-bochs``; nothing of it is installed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from backends.emulated import kernel
+from runner.commands.unpack import fetch
+
+KERNEL, SUITE = "linux-image-cloud-amd64", "bookworm"
+LZ4_MAGIC = b"\x02\x21\x4c\x18"
+SIZE_BYTES = 4
+"""Behind the compressed kernel its size stands, which lz4 takes for another block."""
+STRIP = ("objcopy", "--strip-unneeded", "--remove-section=.BTF*", "--remove-section=*orc_unwind*")
+"""What only debuggers and tracers want: to read it takes an emulated processor longer than all the rest."""
+TOOL_SECONDS = 60
+
+
+def unpack_kernel() -> str:
+    """Lay a kernel out in the cache, named by its version; return why that failed, empty if it did not.
+
+    Its folder appears complete or not at all, and only one call at a time makes one.
+    """
+    cache = kernel.cache(os.environ)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with cache.joinpath("lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return "" if kernel.newest(os.environ) else _lay_out(cache, lock.fileno())
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return str(error)
+
+
+def _lay_out(cache: Path, lock: int) -> str:
+    root, part = cache / "root", cache / "part"
+    try:
+        for folder in (root, part):
+            shutil.rmtree(folder, ignore_errors=True)
+        reason = fetch(root, KERNEL, SUITE, lock)
+        if not reason:
+            part.mkdir()
+            part.rename(cache / _prepare(root, part))
+        return reason
+    finally:
+        for folder in (root, part):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(root: Path, part: Path) -> str:
+    """Put what the emulated machine loads into *part*; return the kernel's version."""
+    image = _only(root, "boot/vmlinuz-*").read_bytes()
+    compressed = kernel.payload(image)
+    if not compressed.startswith(LZ4_MAGIC):
+        raise ValueError(f"the kernel is not compressed by LZ4 but begins with {compressed[:4].hex()}")
+    part.joinpath("vmlinuz").write_bytes(image)
+    part.joinpath("vmlinux").write_bytes(_tool(("lz4", "-dc"), compressed[:-SIZE_BYTES]))
+    for name in kernel.MODULES:
+        _tool((*STRIP, "--wildcard", str(_only(root, f"lib/modules/*/kernel/**/{name}")), str(part / name)))
+    return kernel.version(image)
+
+
+def _only(root: Path, pattern: str) -> Path:
+    found = sorted(root.glob(pattern))
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} files {pattern} in the packages instead of one")
+    return found[0]
+
+
+def _tool(command: tuple[str, ...], content: bytes = b"") -> bytes:
+    done = subprocess.run(command, input=content, capture_output=True, timeout=TOOL_SECONDS, check=False)
+    if done.returncode:
+        raise ValueError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout

@@ -1,0 +1,136 @@
+"""The emulated host without its boot: disk, kernel, batches, and what its subject files say."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from programs import DELIVERY, OPEN, page, program
+
+from backends import reentered
+from backends.emulated import EmulatedHost, Host, disk, kernel
+from backends.emulated.linux import Loaded
+from runner.commands import doctor, presence
+from runner.judging import subject_file
+from runner.language.loading import ROOT
+from runner.outcome import Unsupported
+from runner.program import Plain
+from runner.rulebook import catalogue
+
+HEADER = (ROOT / "backends" / "kvm" / "emulated" / "disk.h").read_text("utf-8")
+NAMES = ("kvm-on-bochs", "kvm-on-bochs-3")
+
+
+def number(name: str) -> int:
+    found = re.search(rf"#define {name} (\w+?)u?\b", HEADER)
+    assert found
+    return int(found[1], 0)
+
+
+def members(name: str) -> int:
+    found = re.search(rf"struct {name} {{(.*?)}};", HEADER, re.DOTALL)
+    assert found
+    return len(re.findall(r"^\s*u32 \w+;", found[1], re.MULTILINE))
+
+
+def test_the_disk_is_what_init_takes_it_for() -> None:
+    assert number("SECTOR") == disk.SECTOR
+    assert number("WORK_SECTOR") == disk.WORK_SECTOR
+    assert number("WORK_MAGIC") == disk.WORK_MAGIC
+    assert number("RESULT_MAGIC") == disk.RESULT_MAGIC
+    assert number("MOST_BATCHES") == disk.MOST_BATCHES
+    assert members("host_work") * 4 == disk.WORK.size
+    assert members("host_batch") * 4 == disk.BATCH.size
+    assert members("host_result") * 4 == disk.RESULT.size
+
+
+def test_a_disk_holds_what_is_to_be_loaded_and_done(tmp_path: Path) -> None:
+    linux = Loaded(0x1000000, ((0x1000000, b"kernel" * 9000), (0x20000, b"parameters")))
+    path = tmp_path / "disk"
+    at = disk.write(path, linux, disk.Work(b"probe", [b"one", b"another"], 5), room=4096)
+    written = path.read_bytes()
+    assert struct.unpack_from("<QQQ", written) == (0x1000000, 0x20000, 2)
+    address, sector, sectors, _ = disk.PIECE.unpack_from(written, disk.DIRECTORY.size)
+    assert address == 0x1000000
+    assert sectors % disk.PIECE_SECTORS == 0
+    assert written[sector * disk.SECTOR :].startswith(b"kernel" * 9000)
+    magic, batches, probe, size, results, *_ = disk.WORK.unpack_from(written, disk.SECTOR)
+    assert (magic, batches, size, results) == (disk.WORK_MAGIC, 2, 5, at)
+    assert written[probe * disk.SECTOR :].startswith(b"probe")
+    assert len(written) >= at * disk.SECTOR + 4096
+
+
+def test_results_end_where_none_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    said = b"launcher: the machine did not end within 5 s\n"
+    head = disk.RESULT.pack(disk.RESULT_MAGIC, 1, 2, 30, 4, 256, 600, len(said))
+    first = (head + bytes(600) + said).ljust(2 * disk.SECTOR, b"\0")
+    second = disk.RESULT.pack(disk.RESULT_MAGIC, 1, 6, 26, 26, 0, 0, 0).ljust(disk.SECTOR, b"\0")
+    path.write_bytes(bytes(disk.SECTOR) + first + second + bytes(disk.SECTOR))
+    one, two = disk.results(path, 1)
+    assert (one.batch, one.first, one.count, one.begun) == (1, 2, 30, 4)
+    assert one.booted().trouble == "the machine did not end within 5 s"
+    assert (two.first, two.booted().trouble) == (6, "")
+    path.write_bytes(path.read_bytes()[: 3 * disk.SECTOR])
+    assert [each.first for each in disk.results(path, 1)] == [2]
+
+
+def test_a_kernel_image_tells_its_version() -> None:
+    image = bytearray(0x2000)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20E:0x210] = (0x1000).to_bytes(2, "little")
+    said = b"6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) #1 SMP Debian 6.1.192-2 (2026-11-16)\0"
+    image[0x1200 : 0x1200 + len(said)] = said
+    assert kernel.version(bytes(image)) == "6.1.192"
+    with pytest.raises(ValueError, match="no kernel image of Debian"):
+        kernel.version(bytes(0x2000))
+
+
+def test_without_a_kernel_the_doctors_line_is_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    who = EmulatedHost("kvm-on-bochs", Host()).identity()
+    assert isinstance(who, Unsupported)
+    assert who.reason.endswith("python -m runner doctor --emulated-host") or "no bochs" in who.reason
+
+
+def test_the_newest_kernel_is_taken(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert kernel.newest(environ) is None
+    for name in ("6.1.99", "6.1.192", "part", "root"):
+        kernel.cache(environ).joinpath(name).mkdir(parents=True)
+    found = kernel.newest(environ)
+    assert found
+    assert found.name == "6.1.192"
+
+
+def test_a_kernel_that_cannot_be_had_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = doctor.kernel_of_the_emulated_host()
+    assert said == "absent: no Linux of Debian 12: no mmdebstrap in the PATH"
+    assert [path.name for path in kernel.cache({"XDG_CACHE_HOME": str(tmp_path)}).iterdir()] == ["lock"]
+
+
+def test_a_dear_boot_is_taken_only_where_it_is_named() -> None:
+    assert presence.dear(subject_file.shipped()) == set(NAMES)
+
+
+def test_deviations_of_what_runs_below_may_show_and_need_not() -> None:
+    said = subject_file.named("kvm-on-bochs-3", catalogue.load())
+    version = "6.1.192 on Bochs 3.0"
+    below = set(said.may_show(version, {})) - set(said.deviations_of(version, {}))
+    assert any("bochs.yaml" in each.name for each in below)
+    assert not any(each.versions == "<3" for each in below)
+    assert any(each.versions == "<3" for each in said.may_show("6.1.192 on Bochs 2.7", {}))
+
+
+def test_a_hypervisor_below_evaluates_where_nothing_else_does() -> None:
+    both = page(irr=(0x61, 0x91))
+    waits = program(Plain.NOP, Plain.NOP, controls=DELIVERY, guest=OPEN, page=both, rvi=0x61)
+    seen = {tuple(len(step.delivered) for step in each.steps) for each in reentered.observations(waits)}
+    assert (1, 0) in seen  # never re-entered, or where it changes nothing
+    assert seen & {(2, 0), (1, 1)}  # RVI = 91H waits for an evaluation, and finds one
