@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +13,7 @@ from backends.model.state import LogicalProcessor
 from backends.model.vmcs import BLOCKED
 from runner.apic import ICR, ApicMode
 from runner.descriptor import OUTSTANDING
-from runner.outcome import GP0, Completed, Fault, VmExit
+from runner.outcome import GP0, Completed, Fault, Rip, VmExit
 from runner.program import Action, Cpuid, MmioRead, Plain, Post, Rdmsr, ReadCr8, WriteCr8, Wrmsr
 from runner.vmx import Access, Activity, Blocking, ExitReason
 
@@ -85,11 +86,15 @@ def _mmio_read(cpu: LogicalProcessor, action: MmioRead) -> Result:
 def _post(cpu: LogicalProcessor, action: Post) -> Result:
     """Set PIR bits, then send the notification through a passed-through ICR: an instruction each."""
     post(cpu, action)
-    if action.vectors or action.outstanding:
+    posts = action.vectors or action.outstanding
+    if posts:
         cpu.vmcs.guest_interruptibility_state &= ~BLOCKED
     if action.notify is None:
         return COMPLETED
-    return _write_msr(cpu, ICR, action.to << 32 | action.notify)
+    outcome = _write_msr(cpu, ICR, action.to << 32 | action.notify)
+    if posts and isinstance(outcome, VmExit) and outcome.rip is Rip.SAME:
+        return replace(outcome, rip=Rip.ELSEWHERE)  # that of WRMSR, within the step
+    return outcome
 
 
 def post(cpu: LogicalProcessor, action: Post) -> None:
