@@ -97,11 +97,13 @@ static void mmio_read(struct cpu *c, const struct instruction *i) {
 }
 
 static void post(struct cpu *c, const struct instruction *i) {
-  if (set_descriptor_bits(c->machine, i->step)) c->blocking &= (u8) ~(BLOCKING_STI | BLOCKING_MOV_SS);
+  c->behind_posting = set_descriptor_bits(c->machine, i->step);
+  if (c->behind_posting) c->blocking &= (u8) ~(BLOCKING_STI | BLOCKING_MOV_SS);
   if (~i->step->value)
     wrmsr(c, i, APIC_ICR, i->step->value | (u64)c->machine->cpu[i->step->arg].apic.id << 32);
   else
     completed(c, i);
+  c->behind_posting = false;
 }
 
 static void set_apic_base(struct cpu *c, const struct instruction *i) {

@@ -71,6 +71,7 @@ struct cpu {
   const struct x2a_setup *setup;
   u8 index, state;
   bool entered, halted_here; /* halted_here: by the step frame.last, which completes when it ends */
+  bool behind_posting;       /* the instruction at hand is not the first of its step */
   struct lapic apic;
   u64 vmcs[FIELD_COUNT];
   u64 sysenter[3], host_sysenter[3];

@@ -38,7 +38,7 @@ static unsigned msr_areas(struct cpu *c) {
 }
 
 static enum x2a_rip rip(const struct cpu *c, enum place place) {
-  if (place == AT_INSTRUCTION) return X2A_SAME;
+  if (place == AT_INSTRUCTION) return c->behind_posting ? X2A_ELSEWHERE : X2A_SAME;
   return place == BETWEEN_INSTRUCTIONS ? rip_between(c) : X2A_NEXT;
 }
 
