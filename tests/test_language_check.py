@@ -159,7 +159,8 @@ def test_a_path_is_itself_and_comes_once(tmp_path: Path) -> None:
 def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the specs that may be written to."""
     shutil.copytree(SPECS, tmp_path / "specs")
-    for name, path in (("ROOT", tmp_path), ("SPECS", tmp_path / "specs")):
+    copied = {"ROOT": tmp_path, "SPECS": tmp_path / "specs", "NIGHTLY": tmp_path / "specs/sweeps/nightly"}
+    for name, path in copied.items():
         monkeypatch.setattr(loading, name, path)
     monkeypatch.setattr(compiled, "FOLDER", tmp_path / ".cache")
     return tmp_path / "specs"
