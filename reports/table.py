@@ -18,10 +18,15 @@ MARKS: Mapping[str, str] = {
 """How a cell names what does not conform; what conforms is the number in front."""
 
 
+MOST_UNSUPPORTED = 10
+"""Cases that are named of those which one lack keeps from running; the summary has all of them."""
+
+
 def table(summary: Summary, areas: Mapping[str, str]) -> str:
     """Return areas of rules by subjects, then every case that does not conform with its reason.
 
-    *areas* are the catalogue's, name to words, in reading order.
+    Of many cases that are unsupported for one reason the first are named. *areas* are the catalogue's,
+    name to words, in reading order.
     """
     return "\n".join(_lines(summary, areas))
 
@@ -80,7 +85,10 @@ def _shown(name: str, subject: Mapping[str, Any]) -> Iterator[str]:
     for (verdict, reason), cases in sorted(groups.items(), key=lambda item: order[item[0][0]]):
         yield ""
         yield f"{name}: {verdict}: {reason}"
-        yield from (f"  {case['id']} ({case['rules'][0]}){of_points(case)}" for case in cases)
+        named = cases[:MOST_UNSUPPORTED] if verdict == Verdict.UNSUPPORTED.value else cases
+        yield from (f"  {case['id']} ({case['rules'][0]}){of_points(case)}" for case in named)
+        if len(named) < len(cases):
+            yield f"  and {len(cases) - len(named)} more"
     for entry in subject.get("announced in vain", ()):
         yield ""
         yield f"{name}: {entry}"

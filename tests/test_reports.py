@@ -170,6 +170,17 @@ def test_the_table_names_deviations_in_vain() -> None:
     assert text.endswith("bochs: b.yaml:7: remove it")
 
 
+def test_many_cases_with_one_lack_are_counted() -> None:
+    lacking = summed(*(judged(Unsupported("no VMX"), name=f"case-{n:02}") for n in range(12)))
+    lines = table(lacking, RULES.areas).splitlines()
+    assert [line for line in lines if "case-" in line][-1].startswith(
+        "  specs/vmx/rdmsr/apic-id.yaml::case-09"
+    )
+    assert lines[-1] == "  and 2 more"
+    wrong = summed(*(judged(WRONG, name=f"case-{n:02}") for n in range(12)))
+    assert sum("case-" in line for line in table(wrong, RULES.areas).splitlines()) == 12
+
+
 def test_every_verdict_has_a_place_in_the_table() -> None:
     for verdict in Verdict:
         counts = {each.value: int(each is verdict) for each in Verdict}
