@@ -128,6 +128,25 @@ def test_deviations_of_what_runs_below_may_show_and_need_not() -> None:
     assert any(each.versions == "<3" for each in said.may_show("6.1.192 on Bochs 2.7", {}))
 
 
+def test_the_local_apic_of_what_runs_below_does_not_show() -> None:
+    said = subject_file.named("kvm-on-bochs-3", catalogue.load())
+    own = {"apic", "mode"}
+    areas = [{rule.partition(".")[0] for rule in each.rules} for each in said.below]
+    assert areas
+    assert not any(each <= own for each in areas)
+
+
+def test_what_is_kvms_own_is_said_once() -> None:
+    facts = Host().facts()
+    assert (facts["kvm-module"], facts["nested"], facts["enable_apicv"]) == ("kvm_intel", "true", "false")
+    for name in NAMES:
+        said = subject_file.named(name, catalogue.load())
+        files = {each.name.partition(":")[0] for each in said.deviations_of("6.1.192 on Bochs 3.0", facts)}
+        assert "backends/subjects/kvm.yaml" in files
+        where = [dict(each.where) for each in said.deviations_of("6.1.192 on Bochs 3.0", facts)]
+        assert not any("kvm_pvm" in each.get("kvm-module", ()) for each in where)
+
+
 def test_a_hypervisor_below_evaluates_where_nothing_else_does() -> None:
     both = page(irr=(0x61, 0x91))
     waits = program(Plain.NOP, Plain.NOP, controls=DELIVERY, guest=OPEN, page=both, rvi=0x61)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from backends import batch, wire
+from backends import Identity, batch, wire
 from backends.capabilities import Processor
 from backends.emulated.disk import MOST_BATCHES, SPARE_ROOM
 from backends.emulated.host import Host, Started
 from backends.machine import GUARD_TICKS, ProbeBackend
-from runner.outcome import Answer, BackendBroken
+from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Number, Program
 from runner.vmx import Field
 
@@ -32,6 +33,13 @@ class EmulatedHost(ProbeBackend):
         """Start nothing yet."""
         super().__init__(name, host)
         self._host = host
+
+    def identity(self) -> Identity | Unsupported | BackendBroken:
+        """Return who the host is, with what results say of any KVM."""
+        who = super().identity()
+        if isinstance(who, Identity):
+            return replace(who, capabilities={**who.capabilities, **self._host.facts()})
+        return who
 
     def _processor(self) -> Processor | BackendBroken:
         """Return what the probe finds: kept from the first time on, since it costs a boot of Linux."""

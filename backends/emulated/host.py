@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from backends.batch import Booted
 from backends.bochs import LOG_LINES, PLUGINS_2, PLUGINS_3, Bochs
 from backends.emulated import disk, kernel
 from backends.emulated.linux import MEMORY, loaded
+from backends.kvm import host as kvm
 from runner.outcome import BackendBroken, Unsupported
 
 KVM = Path(__file__).parents[1] / "kvm"
@@ -81,6 +82,16 @@ class Host:
         if folder is None:
             return Unsupported(f"no Linux kernel for the emulated machine: {HOW_TO}")
         return f"{folder.name} on Bochs {below}"
+
+    def facts(self) -> Mapping[str, str]:
+        """Return what results say of this KVM by name, as `kvm.facts` does of the host's own."""
+        options = dict(each.split("=") for each in OPTIONS.split())
+        return {
+            "host-kernel": str(self.version()),
+            "kvm-module": "kvm_intel",
+            "single-stepped": "false",
+            **{name: kvm.switch(options.get(name, "N")) for name in kvm.PARAMETERS},
+        }
 
     def kept(self) -> Path:
         """Return the file that keeps what the probe found when it began, for this version and model."""

@@ -29,7 +29,7 @@ def facts(modules: Path = MODULES) -> Mapping[str, str]:
         "host-microcode": here.microcode,
         "kvm-module": module(modules),
         "single-stepped": str(not has_hardware(modules)).lower(),
-        **{name: _switch(modules / "kvm_intel" / "parameters" / name) for name in PARAMETERS},
+        **{name: _parameter(modules / "kvm_intel" / "parameters" / name) for name in PARAMETERS},
     }
 
 
@@ -47,9 +47,13 @@ def module(modules: Path, cpuinfo: Path = host.CPUINFO) -> str:
     return names[0] if names else "none that tells its name"
 
 
-def _switch(path: Path) -> str:
+def _parameter(path: Path) -> str:
     try:
-        said = path.read_text("ascii").strip()
+        return switch(path.read_text("ascii").strip())
     except OSError:
         return "false"
+
+
+def switch(said: str) -> str:
+    """Return what a module's parameter says, in the words of results."""
     return SWITCHES.get(said, said)

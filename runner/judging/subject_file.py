@@ -1,6 +1,6 @@
 """Subject files, `backends/subjects/*.yaml`: what a subject is, how it is started, where it deviates.
 
-Strict YAML and a schema of its own, whose `instead` speaks the words of the scenario language.
+Strict YAML and a schema of its own.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-from runner.judging.deviations import Deviation, Instead, plainly
-from runner.language.expectations import after_fields, delivers, entry, exit_fields, outcome
+from runner.judging.deviation_words import deviations
+from runner.judging.deviations import Deviation
 from runner.language.loading import ROOT, SPECS
-from runner.language.values import entries, items, msr, span, word
-from runner.language.vary import RANGE, names_in
-from runner.outcome import Entered, Entry
-from runner.reading.nodes import Map, Mark, Node, Notes, Scalar, plain, read
+from runner.language.vary import names_in
+from runner.reading.nodes import Map, Notes, plain, read
 from runner.reading.problems import MalformedError, Problem, did_you_mean
 from runner.reading.schema import Schema
 from runner.rulebook.rules import Catalogue
-from runner.scenario import Exit
 
 SHIPPED = ROOT / "backends" / "subjects"
 FAULTY = ROOT / "backends" / "faulty" / "subject.yaml"
 SCHEMA = ROOT / "backends" / "subject.schema.json"
 LANGUAGE = "scenario.schema.json"
+OWN_AREAS = ("apic", "mode")
+"""Areas of rules about the local APIC, which is a hypervisor's own: nothing below it shows there."""
 
 
 class InvalidSubject(MalformedError):  # noqa: N818 - what the file is, not what went wrong here
@@ -130,7 +127,7 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
         _schema().check(top, notes)
         for name, mark in names_in(top).items():
             notes.add(mark, f"`{name}`: nothing varies in a subject file")
-    known = () if notes.problems else tuple(_deviations(top, catalogue, notes))
+    known = () if notes.problems else tuple(deviations(top, catalogue, notes))
     if notes.problems or not isinstance(top, Map):
         raise InvalidSubject(notes.problems)
     said: dict[str, Any] = plain(top)
@@ -145,10 +142,17 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
         known,
         needs=tuple(_beside(said.get("needs", []), path.parent)),
         levels=tuple(said.get("levels", [])),
-        below=load(find(said["below"]), catalogue).deviations if "below" in said else (),
+        below=tuple(_showing_through(said, catalogue)),
         boot_is_dear=said.get("boot") == "dear",
         re_enters=said.get("re-enters-anywhere", False),
     )
+
+
+def _showing_through(said: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Deviation]:
+    below = load(find(said["below"]), catalogue).deviations if "below" in said else ()
+    for each in below:
+        if any(rule.partition(".")[0] not in OWN_AREAS for rule in each.rules):
+            yield each
 
 
 def _beside(said: Any, folder: Path) -> Any:
@@ -167,84 +171,3 @@ def _schema() -> Schema:
     document = json.loads(text)
     language = json.loads((SPECS / LANGUAGE).read_text(encoding="utf-8"))
     return Schema({**document, "$defs": {**language["$defs"], **document["$defs"]}})
-
-
-def _deviations(top: Node | None, catalogue: Catalogue, notes: Notes) -> Iterator[Deviation]:
-    for node in items(entries(top).get("deviations")):
-        if isinstance(node, Map):
-            yield _deviation(node, catalogue, notes)
-
-
-def _deviation(node: Map, catalogue: Catalogue, notes: Notes) -> Deviation:
-    given = node.nodes
-    return Deviation(
-        rules=tuple(_rules(items(given["rules"]), catalogue, notes)),
-        instead=_instead(given, notes),
-        why=word(given["why"]),
-        link=word(given["link"]),
-        at=_limits(given.get("at"), notes),
-        where=_limits(given.get("where"), notes),
-        versions=_versions(given.get("versions"), notes),
-        sometimes="sometimes" in given,
-        name=f"{notes.file}:{node.mark.line}",
-    )
-
-
-def _limits(node: Node | None, notes: Notes) -> tuple[tuple[str, frozenset[str]], ...]:
-    return tuple((name, frozenset(_values(items(each), notes))) for name, each in entries(node).items())
-
-
-def _rules(nodes: Iterable[Node], catalogue: Catalogue, notes: Notes) -> Iterator[str]:
-    for node in nodes:
-        if word(node) in catalogue:
-            yield catalogue[word(node)].id
-        else:
-            notes.add(node.mark, catalogue.unknown(word(node)))
-
-
-def _values(nodes: Iterable[Node], notes: Notes) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, Scalar) and RANGE.fullmatch(node.text):
-            first, last = span(node, notes)
-            yield from map(str, range(first, last + 1))
-        else:
-            yield plainly(word(node))
-
-
-def _versions(node: Node | None, notes: Notes) -> str:
-    if node is None:
-        return ""
-    try:
-        return str(SpecifierSet(word(node)))
-    except InvalidSpecifier:
-        notes.add(node.mark, f"`{word(node)}` is no version specifier; write `<3.2`, or `>=2.7,<3`")
-        return ""
-
-
-def _instead(given: Mapping[str, Node], notes: Notes) -> Instead:
-    said = entries(given["instead"])
-    shown = outcome(said, notes)
-    first = said.get("expect-entry")
-    return Instead(
-        entry=_entry(first) if first else None,
-        outcome=None if isinstance(shown, Exit) else shown,
-        exit=tuple(exit_fields(said["exit"]).items()) if "exit" in said else (),
-        delivers=delivers(said, lambda _: None, notes) if "delivers" in said else None,
-        after=tuple(_after(said, notes)),
-        step=word(given["step"]) if "step" in given else "",
-        msrs=frozenset(map(msr, items(given.get("msrs")))),
-        handlers="handlers" in given,
-    )
-
-
-def _entry(node: Node) -> Entry:
-    return Entered() if isinstance(node, Scalar) else entry(node)
-
-
-def _after(said: Mapping[str, Node], notes: Notes) -> Iterator[tuple[str, Any]]:
-    """Yield fields of `After`; ``unchanged`` is what silence is: no words, or `None`."""
-    unchanged = {name for name, node in said.items() if isinstance(node, Scalar) and node.text == "unchanged"}
-    for name in sorted(unchanged):
-        yield name, () if name == "page" else None
-    named = Map({name: node for name, node in said.items() if name not in unchanged}, Mark(1, 1))
-    yield from after_fields(named, notes).items()
