@@ -14,7 +14,7 @@ from backends.emulated import EmulatedHost, Host, disk, kernel
 from backends.emulated.linux import Loaded
 from runner.commands import doctor, presence
 from runner.judging import subject_file
-from runner.language.loading import ROOT
+from runner.language.loading import ROOT, parse
 from runner.outcome import Unsupported
 from runner.program import Plain
 from runner.rulebook import catalogue
@@ -150,6 +150,22 @@ def test_what_is_kvms_own_is_said_once() -> None:
 def test_a_hypervisor_below_evaluates_where_nothing_else_does() -> None:
     both = page(irr=(0x61, 0x91))
     waits = program(Plain.NOP, Plain.NOP, controls=DELIVERY, guest=OPEN, page=both, rvi=0x61)
+    assert reentered.may_show(waits)
     seen = {tuple(len(step.delivered) for step in each.steps) for each in reentered.observations(waits)}
     assert (1, 0) in seen  # never re-entered, or where it changes nothing
     assert seen & {(2, 0), (1, 1)}  # RVI = 91H waits for an evaluation, and finds one
+
+
+def test_where_everything_is_evaluated_a_re_entry_shows_nothing() -> None:
+    nothing_waits = program(
+        Plain.NOP, Plain.NOP, controls=DELIVERY, guest=OPEN, page=page(irr=(0x61,)), rvi=0x61
+    )
+    assert not reentered.may_show(nothing_waits)
+    assert len({repr(each) for each in reentered.observations(nothing_waits)}) == 1
+
+
+def test_the_corpus_says_of_some_cases_that_nothing_is_evaluated() -> None:
+    file = "specs/vmx/delivery/evaluation.yaml"
+    cases = parse(ROOT.joinpath(file).read_bytes(), file).cases
+    shows = {case.id for case in cases if any(reentered.may_show(point.program) for point in case.points)}
+    assert {"instructions-do-not", "reads-do-not", "faulting-writes-do-not"} <= shows

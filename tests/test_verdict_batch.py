@@ -8,9 +8,9 @@ from dataclasses import replace
 import judged as j
 import pytest
 
-from runner.judging.batch import POINTS, Bench, Run, together
+from runner.judging.batch import POINTS, TIMES, Bench, Run, together
 from runner.judging.verdict import CaseResult, Verdict
-from runner.outcome import Answer, Unsupported
+from runner.outcome import Answer, Completed, Observation, StepResult, Unsupported
 from runner.program import Level, Program
 from runner.scenario import Case, Expected, Scenario
 
@@ -137,3 +137,50 @@ def file(name: str, points: int) -> Scenario:
 def test_files_in_order_fill_batches(sizes: tuple[int, ...], batches: list[int]) -> None:
     files = [file(str(number), size) for number, size in enumerate(sizes)]
     assert together(files) == {each.path: batch for each, batch in zip(files, batches, strict=True)}
+
+
+class Sometimes:
+    """A `Reentered`: of every program one more thing may be observed."""
+
+    def __init__(self, allowed: Observation, *, may: bool = True) -> None:
+        self.allowed, self.may = allowed, may
+
+    def may_show(self, _: Program) -> bool:
+        return self.may
+
+    def observations(self, _: Program) -> Iterator[Observation]:
+        yield self.allowed
+
+
+def read(value: int) -> Observation:
+    return j.seen(StepResult((Completed(value),)))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([j.APICID_VALUE] * TIMES, CONFORMS),
+        ([j.APICID_VALUE, j.APICID_VALUE, 0x51], Verdict.KNOWN_DEVIATION),
+        ([0x51] * TIMES, Verdict.KNOWN_DEVIATION),
+        ([0x51, 0x52, j.APICID_VALUE], Verdict.DOES_NOT_CONFORM),
+    ],
+)
+def test_what_a_hypervisor_below_may_change_runs_again_and_is_allowed_each_time(
+    values: list[int], expected: Verdict
+) -> None:
+    asked: list[int] = []
+
+    def run(programs: Sequence[Program]) -> Iterator[Answer]:
+        asked.append(len(programs))
+        yield from map(read, values)
+
+    bench = Bench(run, None, j.Catalogue(), (), {}, Sometimes(read(0x51)))
+    assert next(bench.results([ONE])).verdict is expected
+    assert asked == [TIMES]
+
+
+def test_what_a_hypervisor_below_cannot_change_runs_once() -> None:
+    backend = Backend()
+    bench = Bench(backend.run, None, j.Catalogue(), (), {}, Sometimes(read(0x51), may=False))
+    assert [each.verdict for each in bench.results([ONE, THREE])] == [CONFORMS] * 2
+    assert backend.batches == [4]

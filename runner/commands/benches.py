@@ -46,5 +46,5 @@ class Benches:
         known = {"version": who.version, "capabilities": dict(who.capabilities)}
         self.identities[subject.name] = known
         deviations = subject.may_show(who.version, who.capabilities)
-        again = reentered.observations if subject.re_enters else None
+        again = reentered if subject.re_enters else None
         return Bench(backend.run, oracle, self._rules, deviations, who.capabilities, again)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 
 from runner.judging.deviations import Deviation, plainly
-from runner.judging.verdict import CaseResult, Catalogue, Reentered, judge
+from runner.judging.verdict import CaseResult, Catalogue, Reentered, judge, weightiest
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
 from runner.scenario import Case, Scenario
@@ -21,6 +21,9 @@ Run = Callable[[Sequence[Program]], Iterator[Answer]]
 
 POINTS = 2500
 """Points of a batch, about: a boot costs as much as hundreds of them, and several processes share a run."""
+
+TIMES = 3
+"""How often a case runs of which a hypervisor below may show something else: each time it must be allowed."""
 
 NO_ORACLE_FOR_ITSELF = Unsupported("not run: the reference model is the oracle and cannot confirm itself")
 
@@ -58,24 +61,31 @@ class Bench:
         Without an ``oracle`` the subject is the reference model itself.
         """
         hindrances = [self._hindrance(case) for case in cases]
+        times = [
+            0 if hindrance else self._times(case) for case, hindrance in zip(cases, hindrances, strict=True)
+        ]
         programs = [
             point.program
-            for case, hindrance in zip(cases, hindrances, strict=True)
-            if hindrance is None
+            for case, count in zip(cases, times, strict=True)
+            for _ in range(count)
             for point in case.points
         ]
         answers = _answers(self.run, programs)
-        for case, hindrance in zip(cases, hindrances, strict=True):
-            count = len(case.points)
-            own = islice(answers, count) if hindrance is None else repeat(hindrance, count)
-            yield judge(
-                case,
-                own,
-                self.catalogue,
-                self.deviations,
-                self._expected(case, hindrance),
-                reentered=self.reentered,
-            )
+        for case, hindrance, count in zip(cases, hindrances, times, strict=True):
+            if hindrance is not None:
+                yield self._judged(case, repeat(hindrance), iter(()))
+            else:
+                yield weightiest([self._once(case, answers) for _ in range(count)])
+
+    def _times(self, case: Case) -> int:
+        may_show = self.reentered.may_show if self.reentered else None
+        return TIMES if may_show and any(may_show(point.program) for point in case.points) else 1
+
+    def _once(self, case: Case, answers: Iterator[Answer]) -> CaseResult:
+        return self._judged(case, islice(answers, len(case.points)), self._expected(case))
+
+    def _judged(self, case: Case, answers: Iterable[Answer], oracle: Iterable[Answer]) -> CaseResult:
+        return judge(case, answers, self.catalogue, self.deviations, oracle, reentered=self.reentered)
 
     def _hindrance(self, case: Case) -> Unsupported | None:
         """Return why a case does not run: it supposes something else, or it asks the oracle about itself."""
@@ -91,8 +101,8 @@ class Bench:
         swept = any(point.expected.from_model for point in case.points)
         return NO_ORACLE_FOR_ITSELF if swept and self.oracle is None else None
 
-    def _expected(self, case: Case, hindrance: Unsupported | None) -> Iterator[Answer]:
-        if self.oracle is None or hindrance or not any(point.expected.from_model for point in case.points):
+    def _expected(self, case: Case) -> Iterator[Answer]:
+        if self.oracle is None or not any(point.expected.from_model for point in case.points):
             return iter(())
         return _answers(self.oracle, [point.program for point in case.points])
 

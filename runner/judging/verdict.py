@@ -9,7 +9,7 @@ case all of whose points were observed and are as expected *conforms*.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain, repeat
@@ -112,8 +112,16 @@ def judge(  # noqa: PLR0913 - the last is for few subjects
     )
 
 
-Reentered = Callable[[Program], Iterable[Observation]]
-"""Yields what may be observed of a program where a hypervisor below exits and enters again at a boundary."""
+class Reentered(Protocol):
+    """What a hypervisor below may show, which exits and enters again at a boundary."""
+
+    def may_show(self, program: Program, /) -> bool:
+        """Whether anything but the usual may be observed of a program."""
+
+    def observations(self, program: Program, /) -> Iterable[Observation]:
+        """Yield what may be observed of it."""
+
+
 REENTERED = "level 0 exited and entered again, which evaluates pending virtual interrupts"
 NO_ANSWER = BackendBroken("no answer: the run ended before this point")
 NO_ORACLE = Unsupported("it did not run")
@@ -177,8 +185,14 @@ class _Bench:
 
     def _was_reentered(self, point: Point, answer: Observation) -> bool:
         """Whether exactly this may be seen where the hypervisor below exited and entered again."""
-        every = self.reentered(point.program) if self.reentered else ()
+        every = self.reentered.observations(point.program) if self.reentered else ()
         return any(not disagreements(point.program, allowed, answer) for allowed in every)
+
+
+def weightiest(runs: Sequence[CaseResult]) -> CaseResult:
+    """Return the result of a case that ran several times: of each point the weightiest verdict."""
+    points = zip(*(run.points for run in runs), strict=True)
+    return _summed_up(tuple(min(each, key=lambda point: _WEIGHT[point.verdict]) for each in points))
 
 
 def _conforming(point: Point) -> PointResult:
