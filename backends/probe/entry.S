@@ -115,6 +115,15 @@ vm_exit:
     popq %rbx
     ret
 
+# A guest before all cases: touches each page from RDI up to RSI.
+    .globl guest_touch
+guest_touch:
+    lock orb $0, (%rdi)
+    addq $4096, %rdi
+    cmpq %rsi, %rdi
+    jb guest_touch
+    vmcall
+
 # void call_emitted(const u8 *code, struct cpu *): run emitted code that ends with RET.
     .globl call_emitted
 call_emitted:

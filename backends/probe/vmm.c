@@ -11,6 +11,19 @@
 #define LEAF_TOPOLOGY 0xb
 
 int vm_enter(struct cpu *c, int resume);
+extern u8 _start[], guest_touch[], __guest_end[];
+
+/* A hypervisor below learns of a page when a guest of this VMM touches it, by an exit. Where that comes while
+ * the processor delivers a virtual interrupt, much can go wrong: so all that a delivery touches comes first. */
+static void touch_pages(struct cpu *c) {
+  field_set(c, FIELD_GUEST_RIP, (u64)guest_touch);
+  field_set(c, FIELD_GUEST_RFLAGS, 2);
+  c->rdi = (u64)_start;
+  c->rsi = (u64)__guest_end;
+  fields_write(c);
+  c->launched = !vm_enter(c, 0) && !(vmread(FIELD_EXIT_REASON) & REASON_ENTRY_FAILURE);
+  vmcs_prepare(c);
+}
 
 int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire_vcpu *b) {
   const struct wire_item *items = (const struct wire_item *)(b + 1);
@@ -29,6 +42,7 @@ int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire
   pages_set(c, before, b);
   if (record->level != LEVEL_VMX) return 1;
   vmcs_prepare(c);
+  if (under_hypervisor && !c->launched) touch_pages(c);
   for (u32 i = 0; i < b->items; i++) vmcs_write_item(c, items[i].what, items[i].how, items[i].value);
   vmcs_arm_guard(c);
   return 1;

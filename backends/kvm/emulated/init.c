@@ -24,6 +24,7 @@
 #define ROM "/run/rom"
 #define FRAMES "/run/frames"
 #define SAID "/run/said"
+#define HUGE_PAGES "/sys/kernel/mm/transparent_hugepage/enabled"
 #define ROM_SIZE 0x100000u
 #define MOST_TEXT 2048
 
@@ -59,6 +60,13 @@ static void load_module(const char *name, const char *parameters) {
   close(fd);
 }
 
+/* With less than 512 MiB Linux forgets the parameter transparent_hugepage=always. */
+static void want_huge_pages(void) {
+  int fd = open(HUGE_PAGES, O_WRONLY | O_CLOEXEC);
+  if (fd < 0 || write(fd, "always", 6) != 6) give_up(HUGE_PAGES);
+  close(fd);
+}
+
 static void prepare_linux(void) {
   const char *options = getenv("x2apic_kvm");
   if (iopl(3)) _exit(1);
@@ -66,6 +74,7 @@ static void prepare_linux(void) {
   if (mount("dev", "/dev", "devtmpfs", 0, NULL) || mount("proc", "/proc", "proc", 0, NULL) ||
       mount("sys", "/sys", "sysfs", 0, NULL) || mount("run", "/run", "tmpfs", 0, "huge=always"))
     give_up("mount");
+  want_huge_pages();
   load_module("/irqbypass.ko", "");
   load_module("/kvm.ko", "");
   load_module("/kvm-intel.ko", options ? options : "");
