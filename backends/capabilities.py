@@ -86,6 +86,9 @@ _EXISTS_WITH: Mapping[Field, Control] = MappingProxyType(
 _ENTRY_ACTIVITY = {Activity.HLT: 6, Activity.SHUTDOWN: 7, Activity.WAIT_FOR_SIPI: 8}
 """Bits of IA32_VMX_MISC that allow VM entry to an activity state."""
 
+LOCKED_OFF = (
+    "level vmx: the firmware has locked VMX off (IA32_FEATURE_CONTROL[0] = 1, [2] = 0): change its setup"
+)
 X2APIC = 1 << 21
 """CPUID.01H:ECX: the local APIC has x2APIC mode."""
 
@@ -95,7 +98,10 @@ TRUE_CONTROLS = 1 << 55
 
 @dataclass(frozen=True)
 class Processor:
-    """What the probe found: CPUID, the APIC's version register, the capability MSRs that exist."""
+    """What the probe found: CPUID, the APIC's version register, the capability MSRs that exist.
+
+    ``vmx``: VMX operation was entered. Where it was not, ``locked_off``: the firmware does not let it.
+    """
 
     vmx: bool
     vendor: str
@@ -104,6 +110,7 @@ class Processor:
     physical_width: int
     apic_version: int
     msrs: Mapping[str, int]
+    locked_off: bool = False
 
     @classmethod
     def from_begin(cls, payload: bytes) -> Processor:
@@ -116,7 +123,16 @@ class Processor:
             if value != wire.ABSENT
         }
         text = vendor.rstrip(b"\0").decode("ascii", "replace")
-        return cls(bool(vmx), text, signature, features, width, version, MappingProxyType(msrs))
+        return cls(
+            vmx == wire.VMX_ROOT,
+            text,
+            signature,
+            features,
+            width,
+            version,
+            MappingProxyType(msrs),
+            locked_off=vmx == wire.VMX_LOCKED_OFF,
+        )
 
     def report(self) -> dict[str, str]:
         """Return everything by name, for reports and for what cases suppose with ``when``."""
@@ -142,7 +158,9 @@ class Processor:
             yield "x2APIC mode: CPUID.01H:ECX[21] = 0"
 
     def _lacks_at_level_vmx(self, program: Program) -> Iterator[str]:
-        if not self.vmx:
+        if self.locked_off:
+            yield LOCKED_OFF
+        elif not self.vmx:
             yield "level vmx: the processor has no VMX (CPUID.01H:ECX[5] = 0)"
         for setup in program.vcpus:
             yield from self._lacks(setup)

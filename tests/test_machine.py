@@ -20,7 +20,7 @@ from backends import Identity, bochs, image, machine, process, wire
 from backends.batch import Booted
 from runner.language.loading import ROOT
 from runner.outcome import BackendBroken, Completed, Observation, Stuck, Unsupported
-from runner.program import Plain, Program, Rdmsr, Setup, Step, Wrmsr
+from runner.program import Level, Plain, Program, Rdmsr, Setup, Step, Wrmsr
 from runner.vmx import MsrBitmap
 
 SVR, LVT_TIMER = 0x80F, 0x832
@@ -103,6 +103,29 @@ def test_an_exit_in_the_first_step_of_a_handler_ends_nothing(subject: machine.Pr
     assert [step.outcomes for step in answer.steps] == [(Completed(),)] * 3
     (delivery,) = answer.steps[0].delivered
     assert [getattr(outcome, "reason", None) for outcome in delivery.steps[0].outcomes] == [32]
+
+
+LOCKS_VMX_OFF = bytes.fromhex("66 b9 3a000000 66 b8 01000000 66 31 d2 0f 30 ea 0000 00f0")
+"""MOV ECX, 3AH; MOV EAX, 1; XOR EDX, EDX; WRMSR; JMP F000H:0000H"""
+
+
+def test_vmx_that_the_firmware_locked_off_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    rom = image.rom
+
+    def with_firmware(batch: bytes) -> bytes:
+        plain = rom(batch)
+        assert isinstance(plain, bytes)
+        return plain[:-0x30] + LOCKS_VMX_OFF.ljust(0x20) + b"\xe9\xdd\xff" + plain[-0xD:]
+
+    monkeypatch.setattr(image, "rom", with_firmware)
+    subject = backend()
+    identity = subject.identity()
+    assert isinstance(identity, Identity)
+    assert identity.capabilities["vmx"] == "false"
+    (first, second) = subject.run([*reading(1), Program(Level.GUEST, (Setup(),), (Step(Plain.NOP),))])
+    assert isinstance(first, Unsupported)
+    assert "the firmware has locked VMX off" in first.reason
+    assert isinstance(second, Observation)
 
 
 # The machine ends early.

@@ -94,5 +94,6 @@ extern const struct boot boot;
 
 extern struct cpu cpus[MAX_CPUS];
 extern u32 under_hypervisor; /* another one runs below this VMM */
+extern u32 vmx_state;        /* VMX_ROOT, or why not */
 extern u64 guest_idt[512], host_idt[512];
 #endif

@@ -105,7 +105,7 @@ u8 *guest_restarted(struct cpu *c) {
 void guest_run_in_root(struct cpu *c) {
   u64 flags = c->block->guest & GUEST_IF;
   /* INIT is blocked in VMX root operation. */
-  if (c->block->guest & GUEST_INIT && cpuid(1).ecx & 1u << 5) asm volatile("vmxoff" ::: "cc");
+  if (c->block->guest & GUEST_INIT && vmx_state == VMX_ROOT) asm volatile("vmxoff" ::: "cc");
   load_idt(guest_idt);
   announce(GUEST_BEGINS);
   if (flags) asm volatile("sti" ::: "memory");

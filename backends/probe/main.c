@@ -15,7 +15,6 @@ struct cpu cpus[MAX_CPUS];
 u8 boot_stacks[MAX_CPUS + 1][1 << BOOT_STACK_SHIFT] KEPT __attribute__((aligned(PAGE)));
 
 static const struct batch *batch;
-static u32 has_vmx;
 static volatile u32 ready, numbered;
 static volatile u32 came[MAX_CPUS]; /* by ticket: APIC ID + 1 */
 static volatile u32 dirty;
@@ -33,14 +32,15 @@ static void send_begin(void) {
   b->kind = FRAME_BEGIN;
   b->count = batch->count;
   b->cpus = ready + 1;
-  b->vmx = has_vmx;
+  b->vmx = vmx_state;
   b->signature = features.eax;
   b->features = features.ecx;
   b->physical_width = cpuid(0x80000008).eax & 0xff;
   b->apic_version = *(volatile u32 *)0xfee00030;
   memcpy(b->vendor, (u32[]){vendor.ebx, vendor.edx, vendor.ecx}, 12);
   for (u32 i = 0; i < CAPABILITIES; i++)
-    if (!has_vmx || try_rdmsr(CAPABILITY_FIRST + i, &b->capability[i])) b->capability[i] = ABSENT;
+    if (vmx_state == VMX_ABSENT || try_rdmsr(CAPABILITY_FIRST + i, &b->capability[i]))
+      b->capability[i] = ABSENT;
   (void)frame_end();
 }
 
@@ -215,8 +215,7 @@ void start(u32 ticket) {
   guard_ticks = batch->guard;
   pages_init();
   processor_init(&cpus[0], 0);
-  has_vmx = cpuid(1).ecx >> 5 & 1;
-  if (has_vmx) vmcs_init();
+  if (vmx_state == VMX_ROOT) vmcs_init();
   start_others();
   send_begin();
   why = run_batch(&done);

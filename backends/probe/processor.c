@@ -5,11 +5,12 @@
 #include "machine.h"
 #include "vmx.h"
 
-u32 under_hypervisor;
+u32 under_hypervisor, vmx_state;
 u64 guest_idt[512] __attribute__((aligned(PAGE)));
 u64 host_idt[512] __attribute__((aligned(PAGE)));
 extern u8 host_stubs[];
 
+#define CPUID_VMX (1u << 5)         /* leaf 1, ECX */
 #define CPUID_XSAVE (1u << 26)      /* leaf 1, ECX */
 #define CPUID_HYPERVISOR (1u << 31) /* leaf 1, ECX */
 #define CPUID_AVX512F (1u << 16) /* leaf 7, EBX */
@@ -100,11 +101,16 @@ int processor_has_wide_registers(void) {
   return (cr4 & CR4_OSXSAVE) != 0;
 }
 
+static int is_locked_off(void) {
+  u64 feature_control = rdmsr(MSR_FEATURE_CONTROL);
+  return (feature_control & (LOCKED | VMX_OUTSIDE_SMX)) == LOCKED;
+}
+
 static int enter_root_operation(struct cpu *c) {
   u64 cr0, cr4, feature_control = rdmsr(MSR_FEATURE_CONTROL);
   u8 failed;
-  if (!(feature_control & 1)) wrmsr(MSR_FEATURE_CONTROL, feature_control | 5);
-  if ((rdmsr(MSR_FEATURE_CONTROL) & 5) != 5) return 0;
+  if (is_locked_off()) return 0; /* the bootstrap processor's firmware did otherwise */
+  if (!(feature_control & LOCKED)) wrmsr(MSR_FEATURE_CONTROL, feature_control | LOCKED | VMX_OUTSIDE_SMX);
   asm volatile("mov %%cr0, %0; mov %%cr4, %1" : "=r"(cr0), "=r"(cr4));
   cr0 = (cr0 | rdmsr(MSR_VMX_CR0_FIXED0)) & rdmsr(MSR_VMX_CR0_FIXED1);
   cr4 = (cr4 | 0x2000 | rdmsr(MSR_VMX_CR4_FIXED0)) & rdmsr(MSR_VMX_CR4_FIXED1);
@@ -134,11 +140,13 @@ void processor_init(struct cpu *c, u32 index) {
   c->apic_id = cpuid(1).ebx >> 24;
   apic_init(c);
   enable_wide_registers();
-  if (cpuid(1).ecx & 1u << 5 && !enter_root_operation(c)) fail("VMXON failed");
+  if (vmx_state == VMX_ROOT && !enter_root_operation(c)) fail("VMXON failed");
 }
 
 void processors_init(void) {
   make_idt(guest_idt, guest_stubs);
   make_idt(host_idt, host_stubs);
   under_hypervisor = (cpuid(1).ecx & CPUID_HYPERVISOR) != 0;
+  vmx_state = VMX_ABSENT;
+  if (cpuid(1).ecx & CPUID_VMX) vmx_state = is_locked_off() ? VMX_LOCKED_OFF : VMX_ROOT;
 }

@@ -5,6 +5,8 @@
 
 #define MSR_APIC_BASE 0x1b
 #define MSR_FEATURE_CONTROL 0x3a
+#define LOCKED 1ul
+#define VMX_OUTSIDE_SMX 4ul
 #define MSR_PAT 0x277
 #define MSR_X2APIC 0x800
 #define MSR_VMX_BASIC 0x480

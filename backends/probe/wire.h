@@ -201,11 +201,15 @@ struct frame {
 #define CAPABILITIES 19
 #define ABSENT 0xffffffffffffffffu
 
+#define VMX_ABSENT 0
+#define VMX_ROOT 1       /* in VMX root operation */
+#define VMX_LOCKED_OFF 2 /* by the firmware, in IA32_FEATURE_CONTROL */
+
 struct wire_begin {
   u32 kind;
   u32 count;
   u32 cpus; /* that answered */
-  u32 vmx;  /* 1: in VMX root operation */
+  u32 vmx;  /* VMX_ROOT, or why not */
   u32 signature;
   u32 features; /* CPUID.01H:ECX */
   u32 physical_width;
