@@ -45,8 +45,6 @@ DEBUG_EXCEPTION = 1
 ENTRY_FAILED = 0x80000000
 LOWEST_INTERRUPT = 16
 """Vectors below it are exceptions to the probe's handlers, which perform no steps for them."""
-LATE = -1
-"""`Delivery.at` of an interrupt taken on the probe's own loads of operands."""
 
 CAUSES: dict[int, tuple[type[Action], ...]] = {
     ExitReason.CPUID: (Cpuid,),

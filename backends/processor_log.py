@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from backends import events, wire
 from backends.events import BadRecordError, Collected, ExitRecord, Running
 from runner.outcome import (
+    BETWEEN_STEPS,
     Completed,
     Entered,
     Entry,
@@ -164,7 +165,7 @@ class ProcessorLog:
     def _points_to(self, at: int, slot: int) -> int:
         """Return `Delivery.at` for a position."""
         if at & events.AT_NO_SLOT or (at & events.AT_BETWEEN and self._alone):
-            return events.LATE
+            return BETWEEN_STEPS
         if self._handlers and slot >= len(self._steps) and not at & events.AT_END:
             return slot - self._handlers[-1].first_slot
         while slot < len(self._actions) and is_vmm(self._actions[slot]):

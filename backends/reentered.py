@@ -6,22 +6,30 @@ interrupt is recognized which nothing the guest does has evaluated. The model sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from backends.model import evaluation, ppr
+from backends.model import delivery, evaluation, ppr
 from backends.model.implementation import Implementation
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled
 from backends.model.processor import Processor
 from backends.model.state import LogicalProcessor
 from backends.model.trace import SILENT
+from backends.model.vmcs import BLOCKED
 from backends.model.waiting import Barriers, EndlessError, Run
 from runner.apic import VPPR
-from runner.outcome import Observation
+from runner.outcome import BETWEEN_STEPS, Observation
 from runner.program import Level, Program
-from runner.vmx import SecondaryControls
+from runner.vmx import Activity, SecondaryControls
 
 MOST_BOUNDARIES = 64
+Kind = TypeVar("Kind", bound=Processor)
+
+EVALUATES = "level 0 exited and entered again, which evaluates pending virtual interrupts"
+DELIVERS = "a physical interrupt of level 0 that came with IF=0 delivered a recognized virtual one"
 
 
 class Watched(Processor):
@@ -48,13 +56,28 @@ class Watched(Processor):
         return self.cpu.recognized, self.cpu.virtual_apic_page.word(VPPR)
 
 
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One physical interrupt for the hypervisor below.
+
+    ``at``: the boundary, counted from VM entry, those in an exception's handler included. ``between``: it
+    comes behind all that comes there, in what the subject itself adds to its guest before the next step.
+    ``delivers``: what it does where a recognized virtual interrupt waits for RFLAGS.IF.
+    """
+
+    at: int
+    between: bool
+    delivers: bool
+
+
 class Reentered(Processor):
     """A virtual processor that the hypervisor below takes out of non-root operation at one boundary."""
 
-    def __init__(self, cpu: LogicalProcessor, program: Program, barriers: Barriers, at: int) -> None:
-        """Take the number of the boundary, counted from VM entry."""
+    def __init__(self, cpu: LogicalProcessor, program: Program, barriers: Barriers, strike: Strike) -> None:
         super().__init__(cpu, program, barriers)
-        self._left = at
+        self._left = strike.at
+        self._strike = strike
+        self._between = False
 
     @property
     def goes_on(self) -> bool:
@@ -67,11 +90,44 @@ class Reentered(Processor):
         return self._left < 0
 
     def pass_boundary(self) -> Run:
-        """Do what VM entry does, where it is time."""
-        if self._left == 0 and self.cpu.active.virtual_interrupt_delivery:
-            _enter_again(self.cpu)
-        self._left -= 1
+        """Let the interrupt come, where it is time, before or behind all that comes at a boundary."""
+        if self._is_time():
+            if self._strike.between:
+                yield from super().pass_boundary()
+            yield from self._let_it_come(between=self._strike.between or self.stream is not self.program)
         yield from super().pass_boundary()
+        self._between = False
+
+    def handle_fault(self) -> Run:
+        """Let it come in an exception's handler, too, which no step is part of."""
+        if self._is_time():
+            vmcs = self.cpu.vmcs
+            flag, vmcs.interrupt_flag = vmcs.interrupt_flag, False
+            vmcs.guest_interruptibility_state &= ~BLOCKED
+            yield from self._let_it_come(between=True)
+            vmcs.interrupt_flag, self._between = flag, False
+
+    def saved_rip(self) -> int:
+        """Return the place in the stream, or that it is in between, for the one that the interrupt causes."""
+        between, self._between = self._between, False
+        return BETWEEN_STEPS if between else super().saved_rip()
+
+    def _is_time(self) -> bool:
+        self._left -= 1
+        return self._left == -1 and self.cpu.active.virtual_interrupt_delivery
+
+    def _let_it_come(self, *, between: bool) -> Run:
+        self._between = between
+        if self._strike.delivers and self._waits_for_if():
+            self._left, self._strike = 0, Strike(0, between=False, delivers=False)  # it exits behind that
+            yield from self._interrupt(delivery.deliver(self.cpu))
+        else:
+            _enter_again(self.cpu)
+
+    def _waits_for_if(self) -> bool:
+        vmcs = self.cpu.vmcs
+        blocked = vmcs.interrupt_flag or vmcs.guest_interruptibility_state & BLOCKED
+        return self.cpu.recognized and not blocked and vmcs.guest_activity_state == Activity.ACTIVE
 
 
 def _enter_again(cpu: LogicalProcessor) -> None:
@@ -79,47 +135,50 @@ def _enter_again(cpu: LogicalProcessor) -> None:
     evaluation.evaluate(cpu)
 
 
-def may_show(program: Program) -> bool:
-    """Whether a re-entry at some boundary could be seen in a program of one virtual processor."""
-    delivery = SecondaryControls.VIRTUAL_INTERRUPT_DELIVERY
-    if not _is_modelled(program) or not program.vcpus[0].controls.secondary & delivery:
-        return False
-    watched: list[Watched] = []
+@dataclass(frozen=True, slots=True)
+class Below:
+    """A hypervisor below, on a processor that is as it should be or, ``delivers_with_if_0``, as Bochs is."""
 
-    def processor(cpu: LogicalProcessor, program: Program, barriers: Barriers) -> Processor:
-        watched.append(Watched(cpu, program, barriers))
-        return watched[0]
+    delivers_with_if_0: bool = False
+
+    def may_show(self, program: Program) -> bool:
+        """Whether a re-entry at some boundary could be seen in a program of one virtual processor."""
+        control = SecondaryControls.VIRTUAL_INTERRUPT_DELIVERY
+        if not _is_modelled(program) or not program.vcpus[0].controls.secondary & control:
+            return False
+        watched, _ = _run(program, Watched)
+        return watched.matters
+
+    def observations(self, program: Program) -> Iterator[tuple[str, Observation]]:
+        """Yield what may be observed of a program of one virtual processor, and why, by the boundary."""
+        if not _is_modelled(program):
+            return
+        for delivers in (False, True)[: 1 + self.delivers_with_if_0]:
+            for at in range(MOST_BOUNDARIES):
+                for between in (False, True)[: 1 + (at > 0)]:  # VM entry leads to a step itself
+                    strike = Strike(at, between, delivers)
+                    struck, seen = _run(program, partial(Reentered, strike=strike))
+                    if seen is not None and struck.reached:
+                        yield DELIVERS if delivers else EVALUATES, seen
+                if not struck.reached:
+                    break
+
+
+def _run(
+    program: Program, kind: Callable[[LogicalProcessor, Program, Barriers], Kind]
+) -> tuple[Kind, Observation | None]:
+    """Run a program of one virtual processor; ``None`` where the model does not know how it goes on."""
+    made: list[Kind] = []
+
+    def processor(cpu: LogicalProcessor, program: Program, barriers: Barriers) -> Kind:
+        made.append(kind(cpu, program, barriers))
+        return made[0]
 
     try:
-        Machine(program, Implementation(), SILENT, processor).run()
+        seen = Machine(program, Implementation(), SILENT, processor).run()
     except (NotModelled, EndlessError, RecursionError):
-        return False
-    return watched[0].matters
-
-
-def observations(program: Program) -> Iterator[Observation]:
-    """Yield what may be observed of a program of one virtual processor, by the boundary of the re-entry."""
-    if not _is_modelled(program):
-        return
-    for at in range(MOST_BOUNDARIES):
-        made: list[Reentered] = []
-
-        def processor(
-            cpu: LogicalProcessor,
-            program: Program,
-            barriers: Barriers,
-            at: int = at,
-            made: list[Reentered] = made,
-        ) -> Processor:
-            made.append(Reentered(cpu, program, barriers, at))
-            return made[0]
-
-        try:
-            yield Machine(program, Implementation(), SILENT, processor).run()
-        except (NotModelled, EndlessError, RecursionError):
-            return
-        if not made[0].reached:
-            return
+        seen = None
+    return made[0], seen
 
 
 def _is_modelled(program: Program) -> bool:

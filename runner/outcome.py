@@ -109,13 +109,18 @@ class Stuck(Enum):
 Outcome = Completed | Fault | VmExit | VmfailValid | VmfailInvalid | EntryFailure | VmxAbort | Stuck
 
 
+BETWEEN_STEPS = -1
+"""`Delivery.at` where the saved RIP is that of no step: what loads operands, or what a handler adds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """An interrupt that a guest handler took.
 
     ``at`` is the index, in the program's steps, of the step that the saved RIP points to: the one that
     runs after IRET; it is the number of steps where the RIP is that of the end of the program. Inside
-    ``spin`` and a barrier it is that step itself. ``steps`` are the handler's own steps.
+    ``spin`` and a barrier it is that step itself; `BETWEEN_STEPS` where the subject's own code was
+    interrupted. ``steps`` are the handler's own steps.
     """
 
     vector: int

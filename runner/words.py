@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from runner.apic import register_name
 from runner.outcome import (
+    BETWEEN_STEPS,
     Completed,
     Entered,
     Entry,
@@ -165,7 +166,9 @@ def deliveries_words(delivered: Iterable[tuple[int, int | None]]) -> str:
 
 
 def _place(at: int | None) -> str:
-    return "" if at is None else f" at step {at + 1}"
+    if at is None:
+        return ""
+    return " between two steps" if at == BETWEEN_STEPS else f" at step {at + 1}"
 
 
 def result_words(result: StepResult) -> str:

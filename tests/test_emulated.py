@@ -7,20 +7,25 @@ import struct
 from pathlib import Path
 
 import pytest
-from programs import DELIVERY, OPEN, page, program
+from programs import DELIVERY, OPEN, TPR_ONLY, page, program
 
-from backends import reentered
 from backends.emulated import EmulatedHost, Host, disk, kernel
 from backends.emulated.linux import Loaded
+from backends.reentered import Below
+from runner.apic import EOI
 from runner.commands import doctor, presence
-from runner.judging import subject_file
+from runner.judging import reentry, subject_file
 from runner.language.loading import ROOT, parse
 from runner.outcome import Unsupported
-from runner.program import Plain
+from runner.program import Plain, Program, Rdmsr, Step, Wrmsr
 from runner.rulebook import catalogue
+from runner.vmx import CONTROLS_BY_NAME
 
 HEADER = (ROOT / "backends" / "kvm" / "emulated" / "disk.h").read_text("utf-8")
 NAMES = ("kvm-on-bochs", "kvm-on-bochs-3")
+WITHOUT_REGISTERS = TPR_ONLY.plus(
+    CONTROLS_BY_NAME[name] for name in ("virtual-interrupt-delivery", "external-interrupt-exiting")
+)
 
 
 def number(name: str) -> int:
@@ -147,25 +152,68 @@ def test_what_is_kvms_own_is_said_once() -> None:
         assert not any("kvm_pvm" in each.get("kvm-module", ()) for each in where)
 
 
+def taken(below: Below, asked: Program) -> set[tuple[tuple[int, ...], ...]]:
+    """Return what may be taken in each step, and in the end what belongs to none."""
+    found = set()
+    for _, seen in below.observations(asked):
+        placed, between = reentry.apart(seen)
+        steps = (tuple(each.vector for each in step.delivered) for step in placed.steps)
+        found.add((*steps, tuple(sorted(each.vector for each in between.elements()))))
+    return found
+
+
 def test_a_hypervisor_below_evaluates_where_nothing_else_does() -> None:
     both = page(irr=(0x61, 0x91))
     waits = program(Plain.NOP, Plain.NOP, controls=DELIVERY, guest=OPEN, page=both, rvi=0x61)
-    assert reentered.may_show(waits)
-    seen = {tuple(len(step.delivered) for step in each.steps) for each in reentered.observations(waits)}
-    assert (1, 0) in seen  # never re-entered, or where it changes nothing
-    assert seen & {(2, 0), (1, 1)}  # RVI = 91H waits for an evaluation, and finds one
+    assert Below().may_show(waits)
+    seen = taken(Below(), waits)
+    assert ((0x61,), (), ()) in seen  # where it changes nothing
+    assert ((0x61,), (0x91,), ()) in seen  # RVI = 91H waits for an evaluation, and finds one
+    assert ((0x61,), (), (0x91,)) in seen  # between the two steps
 
 
 def test_where_everything_is_evaluated_a_re_entry_shows_nothing() -> None:
     nothing_waits = program(
         Plain.NOP, Plain.NOP, controls=DELIVERY, guest=OPEN, page=page(irr=(0x61,)), rvi=0x61
     )
-    assert not reentered.may_show(nothing_waits)
-    assert len({repr(each) for each in reentered.observations(nothing_waits)}) == 1
+    assert not Below().may_show(nothing_waits)
+    assert taken(Below(), nothing_waits) == {((0x61,), (), ())}
+
+
+def test_only_bochs_delivers_with_if_0() -> None:
+    closed = program(Plain.NOP, Rdmsr(0x84A), controls=WITHOUT_REGISTERS, page=page(irr=(0x61,)), rvi=0x61)
+    nothing = {((), (), ())}
+    assert taken(Below(), closed) == nothing
+    anywhere = {
+        ((0x61,), (), ()),
+        ((), (0x61,), ()),
+        ((), (), (0x61,)),
+    }  # the last: where the fault is handled
+    assert taken(Below(delivers_with_if_0=True), closed) == nothing | anywhere
+
+
+def test_an_interrupt_that_nothing_recognized_is_not_delivered_with_if_0() -> None:
+    held = program(Plain.NOP, controls=DELIVERY, page=page(irr=(0x61,), x80=0x70), rvi=0x61)
+    assert taken(Below(delivers_with_if_0=True), held) == {((), ())}
+
+
+def test_in_a_handler_bochs_delivers_what_its_eoi_has_recognized() -> None:
+    steps = (Step(Wrmsr(EOI, 0)),)
+    nests = program(
+        Plain.NOP,
+        controls=DELIVERY,
+        guest=OPEN,
+        page=page(irr=(0x51, 0x61)),
+        rvi=0x61,
+        handlers=((0x51, ()), (0x61, steps)),
+    )
+    after, within = ((0x61, 0x51), ()), ((0x61,), (0x51,))
+    assert taken(Below(), nests) == {after}
+    assert taken(Below(delivers_with_if_0=True), nests) == {after, within}
 
 
 def test_the_corpus_says_of_some_cases_that_nothing_is_evaluated() -> None:
     file = "specs/vmx/delivery/evaluation.yaml"
     cases = parse(ROOT.joinpath(file).read_bytes(), file).cases
-    shows = {case.id for case in cases if any(reentered.may_show(point.program) for point in case.points)}
+    shows = {case.id for case in cases if any(Below().may_show(point.program) for point in case.points)}
     assert {"instructions-do-not", "reads-do-not", "faulting-writes-do-not"} <= shows

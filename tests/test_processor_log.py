@@ -8,6 +8,7 @@ from programs import program
 from backends import decode, events, wire
 from backends.events import BadRecordError
 from runner.outcome import (
+    BETWEEN_STEPS,
     GP0,
     Completed,
     Delivery,
@@ -150,7 +151,7 @@ def test_a_delivery_on_the_probes_own_loads_is_late() -> None:
         event(events.EVENT_RETURN, 0, 1, 0x61),
         ended(2),
     )
-    assert found.steps[0].delivered == (Delivery(0x61, events.LATE),)
+    assert found.steps[0].delivered == (Delivery(0x61, BETWEEN_STEPS),)
 
 
 def test_an_exit_on_a_handlers_first_instruction_belongs_to_the_step_of_its_delivery() -> None:

@@ -140,7 +140,7 @@ def test_files_in_order_fill_batches(sizes: tuple[int, ...], batches: list[int])
 
 
 class Sometimes:
-    """A `Reentered`: of every program one more thing may be observed."""
+    """A `Below`: of every program one more thing may be observed."""
 
     def __init__(self, allowed: Observation, *, may: bool = True) -> None:
         self.allowed, self.may = allowed, may
@@ -148,8 +148,8 @@ class Sometimes:
     def may_show(self, _: Program) -> bool:
         return self.may
 
-    def observations(self, _: Program) -> Iterator[Observation]:
-        yield self.allowed
+    def observations(self, _: Program) -> Iterator[tuple[str, Observation]]:
+        yield "level 0", self.allowed
 
 
 def read(value: int) -> Observation:

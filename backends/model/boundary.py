@@ -188,14 +188,19 @@ class Boundary(ABC):
         vmcs.interrupt_flag = vmcs.trap_flag = False
         vmcs.guest_interruptibility_state &= ~BLOCKED
         vmcs.guest_activity_state = int(Activity.ACTIVE)
-        self.stream = Stream(range(len(steps)), steps, len(steps), owner)
-        owner.delivered.append((vector, outer.rip, self.stream))
+        handler = Stream(range(len(steps)), steps, len(steps), owner)
+        owner.delivered.append((vector, self.saved_rip(), handler))
+        self.stream = handler
         yield from self.pass_boundary()
         yield from self.perform()
         self.stream = outer
         vmcs.interrupt_flag, vmcs.trap_flag = flags
         vmcs.guest_interruptibility_state &= ~BLOCKED  # that of an STI right before IRET
         self.unblock_nmis()
+
+    def saved_rip(self) -> int:
+        """Return what `Delivery.at` is of an interrupt that is taken here."""
+        return self.stream.rip
 
     def unblock_nmis(self) -> None:
         """End blocking by NMI, as IRET does unless *NMI exiting* is 1.

@@ -83,7 +83,12 @@ class Processor(Boundary):
             cpu.trace.by(rule, "bit {} of the exception bitmap is 1: VM exit 0", vector)
             error_code = fault.error_code is not None
             yield from self.exit(record, exits.exception(cpu, vector, Rip.SAME, error_code=error_code))
+        yield from self.handle_fault()
         self.unblock_nmis()
+
+    def handle_fault(self) -> Run:
+        """Let the guest's handler of an exception run, which takes no time here."""
+        yield from ()
 
     def _wait(self, action: Plain | Barrier) -> Run:
         """Wait within a step: some time for an interrupt, or for other virtual processors."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
-from backends import Identity, reentered, subjects
+from backends import Identity, subjects
 from backends.model import Model
+from backends.reentered import Below
 from runner.judging import subject_file
 from runner.judging.batch import Bench
 from runner.judging.subject_file import SubjectFile
@@ -46,5 +47,5 @@ class Benches:
         known = {"version": who.version, "capabilities": dict(who.capabilities)}
         self.identities[subject.name] = known
         deviations = subject.may_show(who.version, who.capabilities)
-        again = reentered if subject.re_enters else None
-        return Bench(backend.run, oracle, self._rules, deviations, who.capabilities, again)
+        below = Below(subject.delivers_with_if_0) if subject.re_enters else None
+        return Bench(backend.run, oracle, self._rules, deviations, who.capabilities, below)

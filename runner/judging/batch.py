@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 
 from runner.judging.deviations import Deviation, plainly
-from runner.judging.verdict import CaseResult, Catalogue, Reentered, judge, weightiest
+from runner.judging.reentry import Below
+from runner.judging.verdict import CaseResult, Catalogue, judge, weightiest
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Program
 from runner.scenario import Case, Scenario
@@ -45,7 +46,7 @@ class Bench:
     """What a subject is judged with.
 
     ``capabilities`` are its own, for what a case supposes (``when``); ``None``: it does not run here.
-    ``reentered`` says what else may be observed on a subject with another hypervisor below it.
+    ``below`` says what else may be observed on a subject with another hypervisor below it.
     """
 
     run: Run
@@ -53,7 +54,7 @@ class Bench:
     catalogue: Catalogue
     deviations: Sequence[Deviation]
     capabilities: Mapping[str, str] | None
-    reentered: Reentered | None = None
+    below: Below | None = None
 
     def results(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
         """Yield the result of each case, in order, from one run of the subject.
@@ -78,14 +79,14 @@ class Bench:
                 yield weightiest([self._once(case, answers) for _ in range(count)])
 
     def _times(self, case: Case) -> int:
-        may_show = self.reentered.may_show if self.reentered else None
+        may_show = self.below.may_show if self.below else None
         return TIMES if may_show and any(may_show(point.program) for point in case.points) else 1
 
     def _once(self, case: Case, answers: Iterator[Answer]) -> CaseResult:
         return self._judged(case, islice(answers, len(case.points)), self._expected(case))
 
     def _judged(self, case: Case, answers: Iterable[Answer], oracle: Iterable[Answer]) -> CaseResult:
-        return judge(case, answers, self.catalogue, self.deviations, oracle, reentered=self.reentered)
+        return judge(case, answers, self.catalogue, self.deviations, oracle, below=self.below)
 
     def _hindrance(self, case: Case) -> Unsupported | None:
         """Return why a case does not run: it supposes something else, or it asks the oracle about itself."""

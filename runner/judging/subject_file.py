@@ -49,6 +49,7 @@ class SubjectFile:
     below: tuple[Deviation, ...] = ()
     boot_is_dear: bool = False
     re_enters: bool = False
+    delivers_with_if_0: bool = False
 
     @property
     def is_shipped(self) -> bool:
@@ -145,6 +146,7 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
         below=tuple(_showing_through(said, catalogue)),
         boot_is_dear=said.get("boot") == "dear",
         re_enters=said.get("re-enters-anywhere", False),
+        delivers_with_if_0=said.get("delivers-with-if-0", False),
     )
 
 

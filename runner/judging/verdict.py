@@ -18,9 +18,9 @@ from typing import Protocol
 from runner.judging import swept
 from runner.judging.deviations import Deviation, excuse
 from runner.judging.differences import Difference, differences, disagreements
+from runner.judging.reentry import Below, explain
 from runner.judging.step_mismatches import NothingToCompareError
 from runner.outcome import Answer, BackendBroken, Observation, Unsupported
-from runner.program import Program
 from runner.scenario import Case, Point
 
 
@@ -94,14 +94,14 @@ def judge(  # noqa: PLR0913 - the last is for few subjects
     deviations: Sequence[Deviation] = (),
     oracle: Iterable[Answer] = (),
     *,
-    reentered: Reentered | None = None,
+    below: Below | None = None,
 ) -> CaseResult:
     """Judge the answers to a case's points, in order; a point without an answer is broken.
 
-    *oracle* gives the expectations of a sweep: the reference model's answers to the same points. *reentered*
-    is for a subject on which another hypervisor runs below the one that is asked about.
+    *oracle* gives the expectations of a sweep: the reference model's answers to the same points. *below* is
+    for a subject on which another hypervisor runs below the one that is asked about.
     """
-    bench = _Bench(case, deviations, catalogue[case.rules[0]].settled, reentered)
+    bench = _Bench(case, deviations, catalogue[case.rules[0]].settled, below)
     return _summed_up(
         tuple(
             bench.judge(point, answer, wanted)
@@ -112,17 +112,6 @@ def judge(  # noqa: PLR0913 - the last is for few subjects
     )
 
 
-class Reentered(Protocol):
-    """What a hypervisor below may show, which exits and enters again at a boundary."""
-
-    def may_show(self, program: Program, /) -> bool:
-        """Whether anything but the usual may be observed of a program."""
-
-    def observations(self, program: Program, /) -> Iterable[Observation]:
-        """Yield what may be observed of it."""
-
-
-REENTERED = "level 0 exited and entered again, which evaluates pending virtual interrupts"
 NO_ANSWER = BackendBroken("no answer: the run ended before this point")
 NO_ORACLE = Unsupported("it did not run")
 
@@ -134,7 +123,7 @@ class _Bench:
     case: Case
     known: Sequence[Deviation]
     settled: bool
-    reentered: Reentered | None
+    below: Below | None
 
     def judge(self, point: Point, answer: Answer, wanted: Answer) -> PointResult:
         """Judge one point; *wanted* is the reference model's answer, for a sweep."""
@@ -178,15 +167,11 @@ class _Bench:
         if announced:
             why = "; ".join(dict.fromkeys(deviation.why for deviation in announced))
             return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, why, found, announced)
-        if self._was_reentered(point, answer):
-            return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, REENTERED, found)
+        speaking = [each for each in self.known if each.speaks_of(self.case, point)]
+        if explained := explain(point.program, answer, self.below, speaking):
+            return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, explained[0], found, explained[1])
         verdict = Verdict.DOES_NOT_CONFORM if self.settled else Verdict.UNSETTLED
         return PointResult(point.id, verdict, answer, _one_line(found[0]), found)
-
-    def _was_reentered(self, point: Point, answer: Observation) -> bool:
-        """Whether exactly this may be seen where the hypervisor below exited and entered again."""
-        every = self.reentered.observations(point.program) if self.reentered else ()
-        return any(not disagreements(point.program, allowed, answer) for allowed in every)
 
 
 def weightiest(runs: Sequence[CaseResult]) -> CaseResult:
