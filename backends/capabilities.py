@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from backends import wire
 from runner.apic import ApicMode
-from runner.program import Level, Program, Setup, Vmm
+from runner.program import Level, Number, Program, Setup, Vmm
 from runner.vmx import (
     CONTROL_WORDS,
     Activity,
@@ -183,9 +183,10 @@ class Processor:
             if not self.has_field(field):
                 needs = _EXISTS_WITH[field]
                 yield f"VMCS field {field:04X}H, which comes with {name_of(needs)}: {self._evidence(needs)}"
-        bit = _ENTRY_ACTIVITY.get(setup.guest.activity)
+        activity = _activity(setup)
+        bit = _ENTRY_ACTIVITY.get(activity)
         if bit is not None and not self.msrs.get("IA32_VMX_MISC", 0) >> bit & 1:
-            yield f"VM entry to activity state {name_of(setup.guest.activity)}: IA32_VMX_MISC[{bit}] = 0"
+            yield f"VM entry to activity state {name_of(activity)}: IA32_VMX_MISC[{bit}] = 0"
 
     def _lacking_controls(self, controls: Controls) -> Iterator[str]:
         for kind, allowed in self.allowed.items():
@@ -220,6 +221,13 @@ class Processor:
         name, shift = self._word(type(control))
         bit = int(control).bit_length() - 1 + shift
         return f"{name}[{bit}] = 0" if name in self.msrs else f"{name} does not exist"
+
+
+def _activity(setup: Setup) -> Activity:
+    """Return the activity state at VM entry; one that does not exist is none that a processor could lack."""
+    said = dict(setup.fields).get(Field.GUEST_ACTIVITY_STATE)
+    states = {int(each) for each in Activity}
+    return Activity(said.value) if isinstance(said, Number) and said.value in states else setup.guest.activity
 
 
 def _implied_fields(setup: Setup) -> list[Field]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+import pytest
+
 from backends.capabilities import X2APIC, Processor
-from runner.program import Level, Plain, Program, Setup, Step, Vmm
-from runner.vmx import Controls, PinBasedControls
+from runner.program import GuestState, Level, Number, Plain, Program, Setup, Step, Vmm
+from runner.vmx import Activity, Controls, Field, PinBasedControls
 
 ALL = 0xFFFFFFFF << 32
 POSTED = PinBasedControls.PROCESS_POSTED_INTERRUPTS
@@ -26,3 +28,20 @@ def test_controls_that_a_vmm_step_sets_are_needed_too() -> None:
     assert lack == "process-posted-interrupts: IA32_VMX_PINBASED_CTLS[39] = 0"
     silent = Program(Level.VMX, (Setup(),), (Step(Plain.VMCALL), Step(Vmm(rvi=0)), Step(Plain.NOP)))
     assert processor(0).lacks(silent) is None
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        Setup(guest=GuestState(activity=Activity.WAIT_FOR_SIPI)),
+        Setup(fields=((Field.GUEST_ACTIVITY_STATE, Number(3)),)),
+    ],
+)
+def test_an_activity_state_is_needed_however_it_is_said(setup: Setup) -> None:
+    lack = processor(ALL).lacks(Program(Level.VMX, (setup,), ()))
+    assert lack == "VM entry to activity state wait-for-sipi: IA32_VMX_MISC[8] = 0"
+
+
+def test_an_activity_state_that_does_not_exist_is_none_that_lacks() -> None:
+    fields = ((Field.GUEST_ACTIVITY_STATE, Number(4)),)
+    assert processor(ALL).lacks(Program(Level.VMX, (Setup(fields=fields),), ())) is None
