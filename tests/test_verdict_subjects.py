@@ -173,6 +173,12 @@ def test_where(tmp_path: Path, where: str, reported: dict[str, str], *, speaks: 
     assert bool(said.deviations_of("1.0", reported)) is speaks
 
 
+def test_what_is_wanted_is_no_name_since_nothing_varies(tmp_path: Path) -> None:
+    with pytest.raises(MalformedError) as refused:
+        load(tmp_path, HEAD + ENTRY % ("{rvi: 0x100}", ""))
+    assert str(refused.value).endswith("`0x100` does not fit; wanted a number of 8 bits (0 to 0xff)")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,7 +17,7 @@ from runner.language.values import entries, flag, items, msr_of_key, number, wor
 from runner.language.vary import names_in
 from runner.reading.nodes import Items, Map, Node, Notes, Scalar
 from runner.reading.problems import did_you_mean
-from runner.reading.schema import Schema
+from runner.reading.schema import Schema, borrowing
 from runner.vmx import (
     CONTROL_FIELDS,
     CONTROL_WORDS,
@@ -29,7 +28,7 @@ from runner.vmx import (
     MsrBitmap,
 )
 
-LANGUAGE = "scenario.schema.json"
+LANGUAGE = SPECS / "scenario.schema.json"
 SCHEMA = Path(__file__).with_name("dump.schema.json")
 NOT_SET = "not-set"
 
@@ -175,7 +174,4 @@ def _reads(layers: Layers, notes: Notes) -> Iterator[Read]:
 @cache
 def _schema() -> Schema:
     """Return the schema with the definitions of the scenario language that it refers to."""
-    text = SCHEMA.read_text(encoding="utf-8").replace(f"../../specs/{LANGUAGE}#", "#")
-    document = json.loads(text)
-    language = json.loads((SPECS / LANGUAGE).read_text(encoding="utf-8"))
-    return Schema({**document, "$defs": {**language["$defs"], **document["$defs"]}})
+    return borrowing(SCHEMA, LANGUAGE)

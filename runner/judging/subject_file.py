@@ -5,7 +5,6 @@ Strict YAML and a schema of its own.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,13 +18,13 @@ from runner.language.loading import ROOT, SPECS
 from runner.language.vary import names_in
 from runner.reading.nodes import Map, Notes, plain, read
 from runner.reading.problems import MalformedError, Problem, did_you_mean
-from runner.reading.schema import Schema
+from runner.reading.schema import Schema, borrowing
 from runner.rulebook.rules import Catalogue
 
 SHIPPED = ROOT / "backends" / "subjects"
 FAULTY = ROOT / "backends" / "faulty" / "subject.yaml"
 SCHEMA = ROOT / "backends" / "subject.schema.json"
-LANGUAGE = "scenario.schema.json"
+LANGUAGE = SPECS / "scenario.schema.json"
 OWN_AREAS = ("apic", "mode")
 """Areas of rules about the local APIC, which is a hypervisor's own: nothing below it shows there."""
 
@@ -169,7 +168,4 @@ def _beside(said: Any, folder: Path) -> Any:
 @cache
 def _schema() -> Schema:
     """Return the schema with the definitions of the scenario language that it refers to."""
-    text = SCHEMA.read_text(encoding="utf-8").replace(f"../specs/{LANGUAGE}#", "#")
-    document = json.loads(text)
-    language = json.loads((SPECS / LANGUAGE).read_text(encoding="utf-8"))
-    return Schema({**document, "$defs": {**language["$defs"], **document["$defs"]}})
+    return borrowing(SCHEMA, LANGUAGE)
