@@ -59,8 +59,7 @@ class Started:
 class Host:
     """Debian's Linux on a Bochs; ``unpacked`` and ``model`` are as for `Bochs`."""
 
-    most_cpus = 1
-    """There is one emulated processor, on which several spin until Linux switches between them."""
+    most_cpus = wire.MAX_CPUS
     door = wire.DOOR_SHARED
     form = image.ROM
 

@@ -69,11 +69,22 @@ static void wait_for_interrupt(struct emitter *e) {
 
 static volatile u32 barriers[256];
 
+/* CLI where RFLAGS.IF is 0 anyway: at a VM entry from IF=0 to IF=0 Bochs forgets that external interrupts exit,
+ * until the next one, and a hypervisor below that has one processor would wait for its clock in vain. */
+static void let_interrupts_exit(struct emitter *e) {
+  EMIT(e, "\x9c\x41\x5e");                 /* pushfq; pop %r14 */
+  EMIT(e, "\x41\x0f\xba\xe6\x09");         /* bt $9, %r14d */
+  EMIT(e, "\x72\x01\xfa");                 /* jc 1f; cli; 1: */
+}
+
 static void wait_at_barrier(struct emitter *e, u32 which, u32 count) {
+  u8 *loop;
   EMIT(e, "\x49\xbd"), imm64(e, (u64)&barriers[which & 0xff]); /* mov $barrier, %r13 */
   EMIT(e, "\xf0\x41\xff\x45\x00");                             /* lock incl (%r13) */
-  EMIT(e, "\xf3\x90\x41\x81\x7d\x00"), imm32(e, count);        /* 1: pause; cmpl $count, (%r13) */
-  EMIT(e, "\x72\xf4");                                         /* jb 1b */
+  loop = e->to;
+  if (e->cpu->record->level == LEVEL_VMX) let_interrupts_exit(e);
+  EMIT(e, "\xf3\x90\x41\x81\x7d\x00"), imm32(e, count); /* pause; cmpl $count, (%r13) */
+  EMIT(e, "\x72"), bytes(e, (const char[]){(char)(loop - e->to - 1)}, 1); /* jb loop */
 }
 
 static void set_pid_bit(struct emitter *e, u32 vcpu, u32 bit) {
