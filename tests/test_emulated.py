@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from programs import DELIVERY, OPEN, TPR_ONLY, page, program
 
 from backends.emulated import EmulatedHost, Host, disk, kernel
 from backends.emulated.linux import Loaded
+from backends.emulated.modules import untraced
 from backends.reentered import Below
 from runner.apic import EOI
 from runner.commands import doctor, presence
@@ -91,6 +93,49 @@ def test_a_kernel_image_tells_its_version() -> None:
     assert kernel.version(bytes(image)) == "6.1.192"
     with pytest.raises(ValueError, match="no kernel image of Debian"):
         kernel.version(bytes(0x2000))
+
+
+TRACING = ("gcc", "-c", "-O2", "-fno-pic", "-pg", "-mfentry", "-mrecord-mcount", "-x", "c")
+TRACED = """
+int one(int), outside(int);
+int one(int n) { return outside(n) + 1; }
+__attribute__((section(".init.text"))) int two(int n) { return one(n) + one(n + 1); }
+"""
+
+
+def test_a_module_is_loaded_with_nops_where_the_tracer_would_be_called(tmp_path: Path) -> None:
+    module = tmp_path / "module.o"
+    subprocess.run([*TRACING, "-o", str(module), "-"], input=TRACED.encode(), check=True, timeout=60)
+    before = module.read_bytes()
+    module.write_bytes(untraced(before))
+    said = subprocess.run(["objdump", "-dr", str(module)], capture_output=True, check=True, timeout=60).stdout
+    assert b"__fentry__" in subprocess.run(["nm", str(module)], capture_output=True, check=True).stdout
+    assert b"__fentry__" not in said
+    assert len(re.findall(rb"<(?:one|two)>:\n +0:\t0f 1f 44 00 00", said)) == 2
+    assert b"outside" in said  # other calls stay
+    sections = subprocess.run(["readelf", "-SW", str(module)], capture_output=True, check=True).stdout
+    assert len(re.findall(rb"__mcount_loc +\w+ +0+ \w+ 0+ ", sections)) == 2  # nothing is left to replace
+    assert untraced(module.read_bytes()) == module.read_bytes()
+    assert len(before) == module.stat().st_size
+
+
+def test_a_module_that_begins_its_functions_otherwise_is_refused(tmp_path: Path) -> None:
+    module = tmp_path / "module.o"
+    command = [
+        "gcc",
+        "-c",
+        "-O2",
+        "-pg",
+        "-mfentry",
+        "-mnop-mcount",
+        "-mrecord-mcount",
+        "-fno-pic",
+        "-x",
+        "c",
+    ]
+    subprocess.run([*command, "-o", str(module), "-"], input=TRACED.encode(), check=True, timeout=60)
+    with pytest.raises(ValueError, match="no call of the tracer at 0x0 of section"):
+        untraced(module.read_bytes())
 
 
 def test_without_a_kernel_the_doctors_line_is_the_reason(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.emulated import kernel
+from backends.emulated.modules import untraced
 
 MEMORY = 192 << 20
 """Bytes of the emulated machine's memory."""
@@ -22,13 +23,14 @@ MEMORY_MAP = ((0, 0x9FC00, USABLE), (0x9FC00, 0x60400, RESERVED), (0x100000, MEM
 
 COMMAND_LINE = (
     "quiet nokaslr mitigations=off rodata=off acpi=off no_timer_check init_on_alloc=0 tsc=reliable"
-    " tsc_early_khz={khz} nowatchdog noxsave cryptomgr.notests lsm= audit=0 random.trust_cpu=on"
+    " tsc_early_khz={khz} nowatchdog noxsave pci=off cryptomgr.notests lsm= audit=0 random.trust_cpu=on"
     " initcall_blacklist={skipped} rdinit=/init"
     ' x2apic_kvm="{options}"'
 )
 SKIPPED = (
     "trace_eval_init,cubictcp_register,init_kprobe_trace,ftrace_check_for_weak_functions,bpf_rstat_kfunc_init,"
-    "bpf_key_sig_kfuncs_init,kfunc_init,bpf_tcp_ca_kfunc_init,load_system_certificate_list"
+    "bpf_key_sig_kfuncs_init,kfunc_init,bpf_tcp_ca_kfunc_init,bpf_prog_test_run_init,tracer_init_tracefs,"
+    "slab_sysfs_init,blake2s_mod_init,load_system_certificate_list"
 )
 """Steps of the kernel's start that KVM needs nothing of and that take long on an emulated processor."""
 
@@ -62,7 +64,7 @@ def loaded(folder: Path, programs: Iterable[Path], *, khz: int, options: str) ->
 
 def _first_files(folder: Path, programs: Iterable[Path]) -> bytes:
     """Return the kernel's first files: KVM's modules in *folder*, and programs (a cpio archive, *newc*)."""
-    modules = [(name, 0o100644, folder.joinpath(name).read_bytes()) for name in kernel.MODULES]
+    modules = [(name, 0o100644, untraced(folder.joinpath(name).read_bytes())) for name in kernel.MODULES]
     every = [*modules, *((path.name, 0o100755, path.read_bytes()) for path in programs)]
     return b"".join(_member(*each) for each in [*every, ("TRAILER!!!", 0, b"")])
 
