@@ -142,35 +142,41 @@ class Below:
     delivers_with_if_0: bool = False
 
     def may_show(self, program: Program) -> bool:
-        """Whether a re-entry at some boundary could be seen in a program of one virtual processor."""
+        """Whether a re-entry at some boundary of some virtual processor could be seen."""
         control = SecondaryControls.VIRTUAL_INTERRUPT_DELIVERY
-        if not _is_modelled(program) or not program.vcpus[0].controls.secondary & control:
-            return False
-        watched, _ = _run(program, Watched)
-        return watched.matters
+        with_delivery = (
+            vcpu for vcpu in _modelled(program) if program.vcpus[vcpu].controls.secondary & control
+        )
+        return any(_run(program, vcpu, Watched)[0].matters for vcpu in with_delivery)
 
     def observations(self, program: Program) -> Iterator[tuple[str, Observation]]:
-        """Yield what may be observed of a program of one virtual processor, and why, by the boundary."""
-        if not _is_modelled(program):
-            return
-        for delivers in (False, True)[: 1 + self.delivers_with_if_0]:
-            for at in range(MOST_BOUNDARIES):
-                for between in (False, True)[: 1 + (at > 0)]:  # VM entry leads to a step itself
-                    strike = Strike(at, between, delivers)
-                    struck, seen = _run(program, partial(Reentered, strike=strike))
-                    if seen is not None and struck.reached:
-                        yield DELIVERS if delivers else EVALUATES, seen
-                if not struck.reached:
-                    break
+        """Yield what may be observed of a program, and why, by the virtual processor and the boundary."""
+        for vcpu in _modelled(program):
+            for delivers in (False, True)[: 1 + self.delivers_with_if_0]:
+                why = DELIVERS if delivers else EVALUATES
+                yield from ((why, seen) for seen in _by_boundary(program, vcpu, delivers=delivers))
+
+
+def _by_boundary(program: Program, vcpu: int, *, delivers: bool) -> Iterator[Observation]:
+    for at in range(MOST_BOUNDARIES):
+        for between in (False, True)[: 1 + (at > 0)]:  # VM entry leads to a step itself
+            strike = Strike(at, between, delivers)
+            struck, seen = _run(program, vcpu, partial(Reentered, strike=strike))
+            if not struck.reached:
+                return
+            if seen is not None:
+                yield seen
 
 
 def _run(
-    program: Program, kind: Callable[[LogicalProcessor, Program, Barriers], Kind]
+    program: Program, vcpu: int, kind: Callable[[LogicalProcessor, Program, Barriers], Kind]
 ) -> tuple[Kind, Observation | None]:
-    """Run a program of one virtual processor; ``None`` where the model does not know how it goes on."""
+    """Run a program with one virtual processor of a *kind*; ``None``: the model knows no way on."""
     made: list[Kind] = []
 
-    def processor(cpu: LogicalProcessor, program: Program, barriers: Barriers) -> Kind:
+    def processor(cpu: LogicalProcessor, program: Program, barriers: Barriers) -> Processor:
+        if cpu.index != vcpu:
+            return Processor(cpu, program, barriers)
         made.append(kind(cpu, program, barriers))
         return made[0]
 
@@ -181,5 +187,6 @@ def _run(
     return made[0], seen
 
 
-def _is_modelled(program: Program) -> bool:
-    return program.level is Level.VMX and len(program.vcpus) == 1
+def _modelled(program: Program) -> range:
+    """Return the virtual processors that the model says this of."""
+    return range(len(program.vcpus) if program.level is Level.VMX else 0)

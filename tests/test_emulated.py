@@ -19,7 +19,7 @@ from runner.commands import doctor, presence
 from runner.judging import reentry, subject_file
 from runner.language.loading import ROOT, parse
 from runner.outcome import Unsupported
-from runner.program import Plain, Program, Rdmsr, Step, Wrmsr
+from runner.program import Level, Plain, Program, Rdmsr, Step, Wrmsr
 from runner.rulebook import catalogue
 from runner.vmx import CONTROLS_BY_NAME
 
@@ -255,6 +255,14 @@ def test_in_a_handler_bochs_delivers_what_its_eoi_has_recognized() -> None:
     after, within = ((0x61, 0x51), ()), ((0x61,), (0x51,))
     assert taken(Below(), nests) == {after}
     assert taken(Below(delivers_with_if_0=True), nests) == {after, within}
+
+
+def test_each_of_several_virtual_processors_may_be_taken_out() -> None:
+    setup = program(page=page(irr=(0x61,)), rvi=0x61).vcpus[0]
+    both = Program(Level.VMX, (setup, setup), (Step(Plain.NOP), Step(Plain.NOP, vcpu=1)))
+    nothing, anywhere = ((), (), ()), {((0x61,), (), ()), ((), (0x61,), ()), ((), (), (0x61,))}
+    assert taken(Below(), both) == {nothing}
+    assert taken(Below(delivers_with_if_0=True), both) == {nothing, *anywhere}
 
 
 def test_the_corpus_says_of_some_cases_that_nothing_is_evaluated() -> None:
