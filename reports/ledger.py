@@ -9,6 +9,7 @@ from typing import Any
 from reports import summary
 from reports.judged import Judged
 from runner.judging.subject_file import SubjectFile
+from runner.language.loading import ROOT
 from runner.scenario import Scenario
 
 
@@ -25,7 +26,7 @@ class Ledger:
         self.subjects, self.scenarios = subjects, scenarios
         self.asked: set[str] = set()
         self._records: dict[str, summary.Record] = {}
-        self._known: dict[str, summary.Record] = {each.name: {"says": each.says} for each in subjects}
+        self._known: dict[str, summary.Record] = {each.name: _said(each) for each in subjects}
 
     def take(self, node: str, sent: str) -> None:
         """Note what a process sent; of a case that was broken before, nothing."""
@@ -55,3 +56,10 @@ class Ledger:
 def announces_in_vain(found: summary.Summary) -> bool:
     """Whether some subject announces a deviation that no case shows."""
     return any(subject["announced in vain"] for subject in found["subjects"].values())
+
+
+def _said(subject: SubjectFile) -> summary.Record:
+    """Return what is known of a subject before it is asked; with the text of a file that is the user's."""
+    if subject.is_shipped:
+        return {"says": subject.says, "file": subject.path.relative_to(ROOT).as_posix()}
+    return {"says": subject.says, "file": str(subject.path), "source": subject.text}

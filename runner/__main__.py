@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "say what is wrong with what a VMM has set, from a dump",
     "adapter-check": "say whether a program is an adapter, and what it does wrong",
     "certify": "run the main job on every subject present",
+    "verify": "say whether a certificate is unaltered, and whether its subject shows the same again",
     "nightly": "run all there is on every subject, and say what changed since the night before",
     "merge": "make one report of the results of several hosts",
     "fleet": "run the night on several hosts, and make one report",

@@ -10,8 +10,8 @@ from pathlib import Path
 from runner.language.loading import ROOT, SPECS
 
 PACKAGES = ("runner", "backends", "reports")
-SUFFIXES = {".py", ".c", ".h", ".S", ".ld", ".yaml"}
-MADE = {"build", "results", "html", "hosts"}
+SUFFIXES = {".py", ".c", ".h", ".S", ".ld", ".yaml", ".jinja"}
+MADE = {"build", "certificates", "results", "html", "hosts"}
 
 
 def identity() -> dict[str, str]:

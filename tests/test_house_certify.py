@@ -27,7 +27,10 @@ def summary(report: Path) -> Any:
 def test_one_case_on_the_model(tmp_path: Path) -> None:
     status, said = certify(tmp_path, "--backend", "model", f"{CASE}[model]")
     assert status == 0
-    assert said.splitlines()[-1].startswith("1 passed in ")
+    assert "\n1 passed in " in said
+    page = tmp_path / "certificates" / "model.html"
+    assert said.splitlines()[-1].startswith(f"{page}: no certificate: ")
+    assert "not asked" in page.read_text("utf-8")
     assert summary(tmp_path)["model"]["verdicts"]["conforms"] == 1
     assert len(list((tmp_path / "results").glob("*-result.json"))) == 1
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from reports import summary
+from reports import certificate, summary
 from runner.commands import presence
 from runner.commands.doctor import say
-from runner.language.loading import SPECS, scenario_files
+from runner.language.loading import SPECS, load_all, scenario_files
 from runner.outcome import Unsupported
 from runner.reading.problems import MalformedError
+from runner.rulebook import catalogue
 
 ROOT = Path(__file__).parents[2]
+CERTIFICATES = "certificates"
+"""Folder in the report: a page for each subject."""
 WRONG_FILES = 2
 """Exit status where a subject's file is wrong; nothing has run then."""
 
@@ -40,8 +44,29 @@ def main(arguments: Sequence[str]) -> int:
         return WRONG_FILES
     lacking = absent(found)
     subjects = asked or [name for name in found if name not in lacking]
-    status = run(chosen.paths, subjects, lacking, Path(chosen.report))
+    report = Path(chosen.report)
+    status = run(chosen.paths, subjects, lacking, report)
+    _write_certificates(report)
     return status or int(bool(asked and lacking))
+
+
+def _write_certificates(report: Path) -> None:
+    """Write a page for each subject of the run, and print what it says."""
+    into = report / "summary.json"
+    if not into.exists():
+        return
+    rules, found = catalogue.load(), summary.load(into)
+    scenarios = load_all(scenario_files())
+    corpus = [scenario.case_id(case) for scenario in scenarios for case in scenario.cases]
+    folder = report / CERTIFICATES
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    print()
+    for name in found["subjects"]:
+        said = certificate.of(found, name, rules, corpus)
+        page = folder / f"{name.replace(':', '-')}.html"
+        page.write_text(certificate.page(said), "utf-8")
+        print(f"{page}: {certificate.finding(said)}")
 
 
 def _seen_from_here(name: str) -> str:

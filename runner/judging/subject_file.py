@@ -35,7 +35,7 @@ class InvalidSubject(MalformedError):  # noqa: N818 - what the file is, not what
 
 @dataclass(frozen=True, slots=True)
 class SubjectFile:
-    """What one file says; its kind reads ``start``, and ``levels`` is empty where all are meant."""
+    """What one file says, and its ``text``; ``levels`` is empty where all are meant."""
 
     name: str
     path: Path
@@ -43,6 +43,7 @@ class SubjectFile:
     kind: str
     start: Mapping[str, Any]
     deviations: tuple[Deviation, ...]
+    text: str = ""
     needs: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
     below: tuple[Deviation, ...] = ()
@@ -140,6 +141,7 @@ def load(path: Path, catalogue: Catalogue) -> SubjectFile:
         said["kind"],
         {key: _beside(each, path.parent) for key, each in said.get("start", {}).items()},
         known,
+        text=data.decode("utf-8"),
         needs=tuple(_beside(said.get("needs", []), path.parent)),
         levels=tuple(said.get("levels", [])),
         below=tuple(_showing_through(said, catalogue)),
