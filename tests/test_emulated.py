@@ -11,6 +11,7 @@ import pytest
 from programs import DELIVERY, OPEN, TPR_ONLY, page, program
 
 from backends.emulated import EmulatedHost, Host, disk, kernel
+from backends.emulated.host import IPS
 from backends.emulated.linux import Loaded
 from backends.emulated.modules import untraced
 from backends.reentered import Below
@@ -263,6 +264,16 @@ def test_each_of_several_virtual_processors_may_be_taken_out() -> None:
     nothing, anywhere = ((), (), ()), {((0x61,), (), ()), ((), (0x61,), ()), ((), (), (0x61,))}
     assert taken(Below(), both) == {nothing}
     assert taken(Below(delivers_with_if_0=True), both) == {nothing, *anywhere}
+
+
+def test_the_interrupted_host_differs_by_its_clock_alone() -> None:
+    usual, other = (
+        subject_file.named(name, catalogue.load())
+        for name in ("kvm-on-bochs-3", "kvm-on-bochs-3-interrupted")
+    )
+    assert other.start == {**usual.start, "ips": IPS // 10}
+    assert (other.deviations, other.below) == (usual.deviations, usual.below)
+    assert (other.re_enters, other.delivers_with_if_0) == (usual.re_enters, usual.delivers_with_if_0)
 
 
 def test_the_corpus_says_of_some_cases_that_nothing_is_evaluated() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from backends import Identity, batch, wire
 from backends.capabilities import Processor
 from backends.emulated.disk import MOST_BATCHES, SPARE_ROOM
-from backends.emulated.host import Host, Started
+from backends.emulated.host import IPS, Host, Started
 from backends.machine import GUARD_TICKS, ProbeBackend
 from runner.outcome import Answer, BackendBroken, Unsupported
 from runner.program import Number, Program
@@ -139,5 +139,5 @@ def _begins(stream: bytes) -> Iterator[bytes]:
 
 def backend(name: str, start: Mapping[str, object]) -> ProbeBackend:
     """Return the subject that a subject file's ``start`` mapping describes."""
-    model = str(start.get("model", "corei7_skylake_x"))
-    return EmulatedHost(name, Host(unpacked=bool(start.get("unpacked")), model=model))
+    model, ips = str(start.get("model", "corei7_skylake_x")), int(str(start.get("ips", IPS)))
+    return EmulatedHost(name, Host(unpacked=bool(start.get("unpacked")), model=model, ips=ips))

@@ -57,16 +57,17 @@ class Started:
 
 
 class Host:
-    """Debian's Linux on a Bochs; ``unpacked`` and ``model`` are as for `Bochs`."""
+    """Debian's Linux on a Bochs; ``unpacked`` and ``model`` are as for `Bochs`, ``ips`` in place of `IPS`."""
 
     most_cpus = wire.MAX_CPUS
     door = wire.DOOR_SHARED
     form = image.ROM
 
-    def __init__(self, *, unpacked: bool = False, model: str = "corei7_skylake_x") -> None:
+    def __init__(self, *, unpacked: bool = False, model: str = "corei7_skylake_x", ips: int = IPS) -> None:
         """Start nothing yet."""
         self._bochs = Bochs(unpacked=unpacked, model=model)
         self._model = model
+        self._ips = ips
 
     def version(self) -> str | Unsupported:
         """Return ``6.1.192 on Bochs 3.0``, or what to do to have it."""
@@ -121,13 +122,13 @@ class Host:
         probe, launcher, init, rom = parts
         folder.joinpath("boot.rom").write_bytes(rom.read_bytes())
         folder.joinpath("vga.bin").write_bytes(bytes(512))
-        linux = loaded(laid_out, (init, launcher), khz=IPS // 1000, options=OPTIONS)
+        linux = loaded(laid_out, (init, launcher), khz=self._ips // 1000, options=OPTIONS)
         work = disk.Work(probe, batches, PATIENCE)
         results_at = disk.write(folder / "disk", linux, work, room=room)
         new = int(version.split(".")[0]) >= 3
         plugins = PLUGINS_3 if new else PLUGINS_2
         folder.joinpath("rc").write_text(
-            CONFIGURATION.format(plugins=plugins, memory=MEMORY >> 20, model=self._model, ips=IPS)
+            CONFIGURATION.format(plugins=plugins, memory=MEMORY >> 20, model=self._model, ips=self._ips)
         )
         folder.joinpath("commands").write_text("c\n")
         ended = process.run(
