@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from reports.merged import UnusableError
 from reports.summary import Summary
+from reports.table import cell
 from runner.judging.verdict import Verdict
 from runner.rulebook.rules import Catalogue
 
@@ -26,7 +27,6 @@ Certificate = dict[str, Any]
 """Plain data: the subject, the suite, the host, every case by verdict, every rule's weightiest verdict."""
 
 FORMAT = 1
-TEMPLATE = "certificate.html.jinja"
 FAILING = (Verdict.DOES_NOT_CONFORM.value, Verdict.BROKEN.value)
 KEPT = ("verdicts", "announced in vain", "conforming", "vmx")
 PERHAPS = ("says", "version", "file", "source")
@@ -109,16 +109,20 @@ def finding(certificate: Certificate) -> str:
         in_vain = len(certificate["announced in vain"])
         return "no certificate: " + ", ".join([*said, *([f"{in_vain} announced in vain"] if in_vain else [])])
     if certificate["not asked"]:
-        return f"no certificate: {len(certificate['not asked'])} cases were not asked"
+        return f"no certificate: {_cases(len(certificate['not asked']))} not asked"
     known, conforming = counts[Verdict.KNOWN_DEVIATION.value], counts[Verdict.CONFORMS.value]
-    first = f"deviates in {known} cases as it announces, conforms in {conforming}"
-    return "; ".join([first if known else f"conforms in {conforming} cases", *_neither(counts)])
+    first = f"deviates in {_cases(known)} as it announces, conforms in {conforming}"
+    return "; ".join([first if known else f"conforms in {_cases(conforming)}", *_neither(counts)])
+
+
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
 
 
 def _neither(counts: Mapping[str, int]) -> Iterator[str]:
     """Say what counts neither way."""
     if unsettled := counts[Verdict.UNSETTLED.value]:
-        yield f"{unsettled} are unsettled"
+        yield f"{unsettled} unsettled"
     if unsupported := counts[Verdict.UNSUPPORTED.value]:
         yield f"{unsupported} could not be asked"
 
@@ -143,7 +147,8 @@ def _plain(certificate: Certificate) -> str:
 def page(certificate: Certificate) -> str:
     """Return the page, which holds the data."""
     data = Markup(_plain(certificate).replace("<", r"\u003c"))  # noqa: S704 - JSON without any `<`
-    text: str = _template().render(
+    return _rendered(
+        "certificate",
         c=certificate,
         data=data,
         finding=finding(certificate),
@@ -151,16 +156,41 @@ def page(certificate: Certificate) -> str:
         fingerprint=fingerprint(certificate),
         verdicts=[verdict.value for verdict in Verdict],
     )
+
+
+def index(summary: Summary, certificates: Mapping[str, Certificate], catalogue: Catalogue) -> str:
+    """Return the page that leads to those of a run, *certificates* by the names of their files."""
+    subjects = [
+        {
+            "name": each["subject"],
+            "version": each["version"],
+            "page": file,
+            "finding": finding(each),
+            "tone": _tone(each),
+        }
+        for file, each in certificates.items()
+    ]
+    counts = [summary["subjects"][each["subject"]]["areas"] for each in certificates.values()]
+    areas = [
+        {"name": name, "says": words, "cells": [cell(areas.get(name, {})) for areas in counts]}
+        for name, words in catalogue.areas.items()
+        if any(name in areas for areas in counts)
+    ]
+    facts = {key: summary[key] for key in ("finished", "host", "suite")}
+    return _rendered("index", subjects=subjects, areas=areas, absent=summary.get("absent", {}), **facts)
+
+
+def _rendered(template: str, **data: object) -> str:
+    text: str = _environment().get_template(f"{template}.html.jinja").render(data)
     return text
 
 
 @cache
-def _template() -> Any:
+def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
+    return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(TEMPLATE)
 
 
 def read(path: Path) -> Certificate:

@@ -29,7 +29,8 @@ def test_one_case_on_the_model(tmp_path: Path) -> None:
     assert status == 0
     assert "\n1 passed in " in said
     page = tmp_path / "certificates" / "model.html"
-    assert said.splitlines()[-1].startswith(f"{page}: no certificate: ")
+    assert said.splitlines()[-2].startswith(f"{page}: no certificate: ")
+    assert 'href="model.html"' in page.with_name("index.html").read_text("utf-8")
     assert "not asked" in page.read_text("utf-8")
     assert summary(tmp_path)["model"]["verdicts"]["conforms"] == 1
     assert len(list((tmp_path / "results").glob("*-result.json"))) == 1

@@ -18,6 +18,7 @@ from runner.judging.verdict import Verdict
 from runner.rulebook import catalogue
 
 RULES = catalogue.load()
+SUITE = suite.identity()
 CONFORMS, UNSUPPORTED = Verdict.CONFORMS.value, Verdict.UNSUPPORTED.value
 HOSTILE = "</script><script>alert(1)</script>&"
 
@@ -25,7 +26,7 @@ HOSTILE = "</script><script>alert(1)</script>&"
 def made(*not_asked: str, **verdicts: str) -> Certificate:
     """The certificate of a subject whose cases have these verdicts; more cases may not have been asked."""
     said = nights.host("vtx1", mine=verdicts)
-    said["suite"] = suite.identity()
+    said["suite"] = SUITE
     corpus = [f"{nights.FILE}::{case}" for case in (*verdicts, *not_asked)]
     return certificate.of(said, "mine", RULES, corpus)
 
@@ -39,13 +40,13 @@ def written(folder: Path, said: Certificate) -> Path:
 @pytest.mark.parametrize(
     ("verdicts", "finding", "tone"),
     [
-        ([CONFORMS], "conforms in 1 cases", "certifies"),
+        ([CONFORMS], "conforms in 1 case", "certifies"),
         (
             [CONFORMS, UNSUPPORTED, "unsettled"],
-            "conforms in 1 cases; 1 are unsettled; 1 could not be asked",
+            "conforms in 1 case; 1 unsettled; 1 could not be asked",
             "certifies",
         ),
-        ([CONFORMS, nights.KNOWN], "deviates in 1 cases as it announces, conforms in 1", "deviates"),
+        ([CONFORMS, nights.KNOWN], "deviates in 1 case as it announces, conforms in 1", "deviates"),
         ([CONFORMS, nights.KNOWN, nights.FAILS], "no certificate: 1 does not conform", "refuses"),
         ([nights.FAILS, nights.BROKEN], "no certificate: 1 does not conform, 1 broken", "refuses"),
     ],
@@ -60,7 +61,7 @@ def test_what_it_says_first(verdicts: list[str], finding: str, tone: str) -> Non
 
 def test_a_run_of_a_part_certifies_nothing() -> None:
     said = made("another", one=CONFORMS)
-    assert certificate.finding(said) == "no certificate: 1 cases were not asked"
+    assert certificate.finding(said) == "no certificate: 1 case not asked"
     assert not certificate.certifies(said)
 
 
@@ -86,7 +87,7 @@ def test_a_page_is_its_datas_to_the_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("no certificate: 1 does not conform", "conforms in 1 cases"),
+        ("no certificate: 1 does not conform", "conforms in 1 case"),
         ("expected 1, observed 2", "expected 1, observed 1"),
         ("A processor", "Another processor"),
         (r"[0-9a-f]{64}", "0" * 64),
@@ -133,7 +134,7 @@ def test_what_is_no_certificate(tmp_path: Path, text: str, message: str) -> None
 
 def test_data_that_no_page_is_made_of_is_altered(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    identity = certificate._plain(dict(suite.identity()))  # noqa: SLF001 - the form of the data
+    identity = certificate._plain(SUITE)  # noqa: SLF001 - the form of the data
     text = f'<script type="application/json" id="data">{{"format": 1, "suite": {identity}}}</script>'
     page.write_text(text, "utf-8")
     assert verify.main([str(page)]) == verify.ALTERED
@@ -195,3 +196,14 @@ def test_a_page_is_sound_html_and_runs_nothing() -> None:
     nesting = Nesting()
     nesting.feed(certificate.page(said))
     assert nesting.open == []
+
+
+def test_the_index_leads_to_each_subject_and_says_who_is_not_here() -> None:
+    said = nights.host("vtx1", mine={"one": CONFORMS}, yours={"one": nights.FAILS})
+    said["absent"] = {"kvm": "no /dev/kvm <here>"}
+    pages = {f"{name}.html": certificate.of(said, name, RULES, []) for name in said["subjects"]}
+    text = certificate.index(said, pages, RULES)
+    Nesting().feed(text)
+    assert '<a href="yours.html"><strong>yours</strong> 2.7</a>: no certificate: 1 does not conform.' in text
+    assert "<strong>kvm</strong> is not here: no /dev/kvm &lt;here&gt;" in text
+    assert "<td>1</td><td>1 FAIL</td>" in text

@@ -61,12 +61,16 @@ def _write_certificates(report: Path) -> None:
     folder = report / CERTIFICATES
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    said = {
+        f"{name.replace(':', '-')}.html": certificate.of(found, name, rules, corpus)
+        for name in found["subjects"]
+    }
     print()
-    for name in found["subjects"]:
-        said = certificate.of(found, name, rules, corpus)
-        page = folder / f"{name.replace(':', '-')}.html"
-        page.write_text(certificate.page(said), "utf-8")
-        print(f"{page}: {certificate.finding(said)}")
+    for file, each in said.items():
+        (folder / file).write_text(certificate.page(each), "utf-8")
+        print(f"{folder / file}: {certificate.finding(each)}")
+    (folder / "index.html").write_text(certificate.index(found, said, rules), "utf-8")
+    print(f"{folder / 'index.html'}: all of them")
 
 
 def _seen_from_here(name: str) -> str:
