@@ -100,7 +100,8 @@ class EmulatedHost(ProbeBackend):
         return self._start(batches, room=sum(rooms), programs=sum(map(len, some)))
 
     def _encoded(self, records: Sequence[bytes], *, cpus: int, room: int) -> bytes:
-        return wire.encode_batch(records, cpus=cpus, door=self._host.door, limit=room, guard=GUARD_TICKS)
+        guard = GUARD_TICKS * cpus  # each has its turn before
+        return wire.encode_batch(records, cpus=cpus, door=self._host.door, limit=room, guard=guard)
 
     def _start(self, batches: Sequence[bytes], *, room: int, programs: int) -> Started | BackendBroken:
         try:

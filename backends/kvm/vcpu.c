@@ -35,6 +35,8 @@ static int port(struct vcpu *v) {
   } else if (run->io.port == PORT_SHUTDOWN) {
     machine_over(v->vm, NULL);
     return 1;
+  } else if (run->io.port == PORT_YIELD) {
+    (void)usleep(1); /* sched_yield may prefer who has had less of the processor, though it waits */
   } else if (run->io.port == PORT_E9 && v->vm->stepped) {
     steps_switch(v, *data == GUEST_BEGINS);
   } else if (run->io.port == PORT_E9 && write(STDOUT_FILENO, data, length) != (ssize_t)length) {

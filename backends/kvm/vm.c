@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -29,8 +30,13 @@ static struct {
   struct kvm_cpuid_entry2 entries[CPUID_ROOM];
 } supported, own;
 
+static u32 processors_here(void) {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof(set), &set) ? 1 : (u32)CPU_COUNT(&set);
+}
+
 static void map_rom(struct vm *vm, const char *image) {
-  const struct batch *batch;
+  struct batch *batch;
   struct stat st;
   int fd = open(image, O_RDONLY | O_CLOEXEC);
   if (fd < 0 || fstat(fd, &st)) cannot("%s: %s", image, strerror(errno));
@@ -39,12 +45,13 @@ static void map_rom(struct vm *vm, const char *image) {
   vm->rom = mmap(NULL, ROM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
   if (vm->rom == MAP_FAILED) cannot("%s: %s", image, strerror(errno));
   close(fd);
-  batch = (const struct batch *)vm->rom;
+  batch = (struct batch *)vm->rom;
   if (batch->magic != BATCH_MAGIC || batch->version != WIRE_VERSION)
     cannot("%s: begins with no batch of this version", image);
   if (batch->cpus < 1 || batch->cpus > MAX_CPUS)
     cannot("%s: wants %u processors, there can be 1 to %d", image, batch->cpus, MAX_CPUS);
   vm->cpus = batch->cpus;
+  batch->yields = vm->cpus > processors_here();
   vm->stepped = batch->door == DOOR_STEPPED;
   vm->room = batch->limit < RECORDS_ROOM ? batch->limit : RECORDS_ROOM;
 }

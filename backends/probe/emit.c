@@ -4,6 +4,9 @@
 #include "vmx.h"
 
 #define SPIN_ROUNDS 60000
+#define SPIN_TURNS 200 /* of the other processors, with PORT_YIELD */
+
+u32 guest_yields;
 
 struct emitter {
   struct cpu *cpu;
@@ -59,32 +62,33 @@ static int is_neutral(const struct wire_op *op) {
   return is_vmm(op) || (op->op >= OP_STI && op->op <= OP_HLT) || op->op == OP_VMCALL;
 }
 
+static int yields(const struct emitter *e) { return guest_yields && e->cpu->record->level == LEVEL_VMX; }
+
+/* One round of a wait, two bytes: out %al, $port, which exits to the launcher, or PAUSE. */
+static void wait_a_little(struct emitter *e) {
+  if (yields(e))
+    bytes(e, (const char[]){(char)0xe6, (char)PORT_YIELD}, 2);
+  else
+    EMIT(e, "\xf3\x90");
+}
+
 static void wait_for_interrupt(struct emitter *e) {
-  EMIT(e, "\x45\x8b\xb7"), imm32(e, CPU_DELIVERIES);  /* mov deliveries(%r15), %r14d */
-  EMIT(e, "\x41\xbd"), imm32(e, SPIN_ROUNDS);         /* mov $rounds, %r13d */
-  EMIT(e, "\xf3\x90");                                /* 1: pause */
-  EMIT(e, "\x45\x3b\xb7"), imm32(e, CPU_DELIVERIES);  /* cmp deliveries(%r15), %r14d */
-  EMIT(e, "\x75\x05\x41\xff\xcd\x75\xf0");            /* jne 2f; dec %r13d; jnz 1b; 2: */
+  EMIT(e, "\x45\x8b\xb7"), imm32(e, CPU_DELIVERIES);                     /* mov deliveries(%r15), %r14d */
+  EMIT(e, "\x41\xbd"), imm32(e, yields(e) ? SPIN_TURNS : SPIN_ROUNDS);  /* mov $rounds, %r13d */
+  wait_a_little(e);                                                      /* 1: */
+  EMIT(e, "\x45\x3b\xb7"), imm32(e, CPU_DELIVERIES);                     /* cmp deliveries(%r15), %r14d */
+  EMIT(e, "\x75\x05\x41\xff\xcd\x75\xf0");                               /* jne 2f; dec %r13d; jnz 1b; 2: */
 }
 
 static volatile u32 barriers[256];
 
-/* CLI where RFLAGS.IF is 0 anyway: at a VM entry from IF=0 to IF=0 Bochs forgets that external interrupts exit,
- * until the next one, and a hypervisor below that has one processor would wait for its clock in vain. */
-static void let_interrupts_exit(struct emitter *e) {
-  EMIT(e, "\x9c\x41\x5e");                 /* pushfq; pop %r14 */
-  EMIT(e, "\x41\x0f\xba\xe6\x09");         /* bt $9, %r14d */
-  EMIT(e, "\x72\x01\xfa");                 /* jc 1f; cli; 1: */
-}
-
 static void wait_at_barrier(struct emitter *e, u32 which, u32 count) {
-  u8 *loop;
   EMIT(e, "\x49\xbd"), imm64(e, (u64)&barriers[which & 0xff]); /* mov $barrier, %r13 */
   EMIT(e, "\xf0\x41\xff\x45\x00");                             /* lock incl (%r13) */
-  loop = e->to;
-  if (e->cpu->record->level == LEVEL_VMX) let_interrupts_exit(e);
-  EMIT(e, "\xf3\x90\x41\x81\x7d\x00"), imm32(e, count); /* pause; cmpl $count, (%r13) */
-  EMIT(e, "\x72"), bytes(e, (const char[]){(char)(loop - e->to - 1)}, 1); /* jb loop */
+  EMIT(e, "\xeb\x02");                                         /* jmp 2f */
+  wait_a_little(e);                                            /* 1: */
+  EMIT(e, "\x41\x81\x7d\x00"), imm32(e, count);               /* 2: cmpl $count, (%r13) */
+  EMIT(e, "\x72\xf4");                                         /* jb 1b */
 }
 
 static void set_pid_bit(struct emitter *e, u32 vcpu, u32 bit) {

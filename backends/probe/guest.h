@@ -31,6 +31,7 @@ void guest_run_in_root(struct cpu *c);
 
 /* All processors' barriers, before a case. */
 void guest_clear_barriers(void);
+extern u32 guest_yields; /* see struct batch */
 
 #define STUB_BYTES 16 /* of each of the 256 interrupt stubs of a table */
 extern u8 guest_stubs[], log_value_end[];

@@ -213,6 +213,7 @@ void start(u32 ticket) {
   check_batch();
   frames_init(batch->door, batch->limit);
   guard_ticks = batch->guard;
+  guest_yields = batch->yields != 0;
   pages_init();
   processor_init(&cpus[0], 0);
   if (vmx_state == VMX_ROOT) vmcs_init();

@@ -32,6 +32,7 @@ typedef unsigned long u64;
 
 #define GUEST_BEGINS 0xfc /* with DOOR_STEPPED: a launcher single-steps what comes now */
 #define GUEST_ENDS 0xfd
+#define PORT_YIELD 0xed /* see struct batch */
 #define PROGRESS 0xfe /* a byte on port E9H before each case, DOOR_MEMORY only */
 
 struct batch {
@@ -45,7 +46,9 @@ struct batch {
   u32 door;
   u32 limit; /* room for frames, in bytes */
   u64 guard; /* VMX-preemption timer, in TSC ticks; 0: no guard */
-  u64 reserved[3];
+  u64 yields; /* a launcher sets it that has fewer processors than it shows: at level vmx a guest that waits
+                 for another processor writes to PORT_YIELD, and the launcher lets that run */
+  u64 reserved[2];
 };
 
 #define LEVEL_VMX 0
