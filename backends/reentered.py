@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from backends.model import delivery, evaluation, ppr
 from backends.model.implementation import Implementation
+from backends.model.instructions import Result
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled
 from backends.model.processor import Processor
@@ -21,8 +22,8 @@ from backends.model.trace import SILENT
 from backends.model.vmcs import BLOCKED
 from backends.model.waiting import Barriers, EndlessError, Run
 from runner.apic import VPPR
-from runner.outcome import BETWEEN_STEPS, Observation
-from runner.program import Level, Program
+from runner.outcome import BETWEEN_STEPS, Entry, Observation
+from runner.program import Action, Barrier, Level, Plain, Program
 from runner.vmx import Activity, SecondaryControls
 
 MOST_BOUNDARIES = 64
@@ -77,7 +78,7 @@ class Reentered(Processor):
         super().__init__(cpu, program, barriers)
         self._left = strike.at
         self._strike = strike
-        self._between = False
+        self._between = self._is_noticed = False
 
     @property
     def goes_on(self) -> bool:
@@ -88,6 +89,17 @@ class Reentered(Processor):
     def reached(self) -> bool:
         """Whether there was such a boundary."""
         return self._left < 0
+
+    def enter(self) -> Entry:
+        """Enter, from IF=0: where the guest has IF=0, too, Bochs then notices no interrupt."""
+        entry = super().enter()
+        self._is_noticed = self.cpu.vmcs.interrupt_flag
+        return entry
+
+    def execute(self, action: Action) -> Result:
+        """Execute one instruction; with CLI and STI, and with INT3 behind CPL 3, Bochs looks again."""
+        self._is_noticed |= action in (Plain.CLI, Plain.STI) or self.cpu.cpl > 0
+        return super().execute(action)
 
     def pass_boundary(self) -> Run:
         """Let the interrupt come, where it is time, before or behind all that comes at a boundary."""
@@ -100,6 +112,7 @@ class Reentered(Processor):
 
     def handle_fault(self) -> Run:
         """Let it come in an exception's handler, too, which no step is part of."""
+        self._is_noticed = True
         if self._is_time():
             vmcs = self.cpu.vmcs
             flag, vmcs.interrupt_flag = vmcs.interrupt_flag, False
@@ -109,8 +122,14 @@ class Reentered(Processor):
 
     def saved_rip(self) -> int:
         """Return the place in the stream, or that it is in between, for the one that the interrupt causes."""
+        self._is_noticed = True
         between, self._between = self._between, False
         return BETWEEN_STEPS if between else super().saved_rip()
+
+    def _wait(self, action: Plain | Barrier) -> Run:
+        """Wait; at a barrier the guest executes CLI where it has IF=0."""
+        self._is_noticed |= isinstance(action, Barrier)
+        yield from super()._wait(action)
 
     def _is_time(self) -> bool:
         self._left -= 1
@@ -118,7 +137,7 @@ class Reentered(Processor):
 
     def _let_it_come(self, *, between: bool) -> Run:
         self._between = between
-        if self._strike.delivers and self._waits_for_if():
+        if self._strike.delivers and self._is_noticed and self._waits_for_if():
             self._left, self._strike = 0, Strike(0, between=False, delivers=False)  # it exits behind that
             yield from self._interrupt(delivery.deliver(self.cpu))
         else:
