@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from backends import decode, wire
 from backends.events import BadRecordError
 from runner.outcome import Answer, BackendBroken
-from runner.program import Program
+from runner.program import Program, SetApicBase
 
 FIXED_ROOM, RECORD_ROOM, STEP_ROOM = 16 << 10, 256, 64
 """Bytes of frames: for all, for each virtual processor, for each of its steps. More than most need;
@@ -44,18 +44,29 @@ class Read:
     early: bool
 
 
+DEFAULT_BASE = 0xFEE00000
+"""Where the local APIC's page is at reset. SDM: *Local APIC Status and Location*."""
+
+
 def groups(programs: Sequence[Program], indices: Iterable[int]) -> list[list[int]]:
     """Sort programs into boots: by number of processors; within one, by APIC mode as it can be reached.
 
     From xAPIC mode to x2APIC mode to disabled: the way back leads through the disabled state, which not
-    every machine leaves again.
+    every machine leaves again. Programs that move the APIC's base have boots of their own: where it was
+    elsewhere once, KVM does without APICv from then on.
     """
-    found: dict[int, list[int]] = {}
+    found: dict[tuple[int, bool], list[int]] = {}
     for index in indices:
-        found.setdefault(len(programs[index].vcpus), []).append(index)
+        program = programs[index]
+        found.setdefault((len(program.vcpus), _moves_base(program)), []).append(index)
     for group in found.values():
         group.sort(key=lambda index: (wire.MODES[programs[index].vcpus[0].apic_mode], index))
-    return [found[cpus] for cpus in sorted(found)]
+    return [found[key] for key in sorted(found)]
+
+
+def _moves_base(program: Program) -> bool:
+    values = (step.action.value for step in program.steps if isinstance(step.action, SetApicBase))
+    return any(value & ~0xFFF not in (0, DEFAULT_BASE) for value in values)
 
 
 def fitting(indices: list[int], records: Mapping[int, bytes]) -> list[int]:

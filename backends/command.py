@@ -13,7 +13,7 @@ from typing import Any
 from backends import image, process, stream, unpacked, wire
 from backends.batch import Booted
 from backends.following import Deadlines, follow
-from backends.machine import ProbeBackend
+from backends.machine import HOST_GUARD_TICKS, ProbeBackend
 from runner.outcome import Unsupported
 
 VERSION_SECONDS = AFTER_SECONDS = 30.0
@@ -103,4 +103,4 @@ def _filled(words: Sequence[str], values: Mapping[str, object]) -> list[str]:
 
 def backend(name: str, start: Mapping[str, Any]) -> ProbeBackend:
     """Return the subject that a subject file's ``start`` mapping describes."""
-    return ProbeBackend(name, Command(start))
+    return ProbeBackend(name, Command(start), guard=HOST_GUARD_TICKS)

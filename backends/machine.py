@@ -19,6 +19,8 @@ from runner.program import Plain, Program
 
 GUARD_TICKS = 3_000_000
 """The VMX-preemption timer of the probe's guard; a step that takes longer did not return."""
+HOST_GUARD_TICKS = 20 * GUARD_TICKS
+"""The same where they are of a host's TSC, which runs on while another process has the processor."""
 LEAST = 16
 """Programs of a boot after one that ended at once: where many do, a long batch is read in vain each time."""
 MOST_EARLY_ENDS = 16

@@ -23,7 +23,7 @@ from backends.model.vmcs import BLOCKED
 from backends.model.waiting import Barriers, EndlessError, Run
 from runner.apic import VPPR
 from runner.outcome import BETWEEN_STEPS, Entry, Observation
-from runner.program import Action, Level, Plain, Program
+from runner.program import Action, Barrier, Level, Plain, Program
 from runner.vmx import Activity, SecondaryControls
 
 MOST_BOUNDARIES = 64
@@ -125,6 +125,12 @@ class Reentered(Processor):
         self._is_noticed = True
         between, self._between = self._between, False
         return BETWEEN_STEPS if between else super().saved_rip()
+
+    def _wait(self, action: Plain | Barrier) -> Run:
+        """Let it come while a step waits, too, which has boundaries of its own."""
+        if self._is_time():
+            yield from self._let_it_come(between=False)
+        yield from super()._wait(action)
 
     def _is_time(self) -> bool:
         self._left -= 1

@@ -50,8 +50,9 @@ def instructions(host: Host, cases: int) -> int:
 def main() -> int:
     """Print the cost; return 1 where it is more than wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--unpacked", action="store_true", help="Debian 13's Bochs")
-    host = Host(unpacked=parser.parse_args().unpacked)
+    parser.add_argument("--unpacked", action="store_true", help="Debian 13's Bochs, and APICv")
+    unpacked = parser.parse_args().unpacked
+    host = Host(unpacked=unpacked, apicv=unpacked)
     nothing = instructions(host, 0)
     each = (instructions(host, CASES) - nothing) // CASES
     print(f"{host.version()}: {nothing:,} instructions for a boot, {each:,} for a one-step case")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from programs import DELIVERY, OPEN, TPR_ONLY, page, program
 
+from backends import batch, wire
+from backends.capabilities import Processor
 from backends.emulated import EmulatedHost, Host, disk, kernel
 from backends.emulated.host import IPS
 from backends.emulated.linux import Loaded
@@ -20,9 +24,9 @@ from runner.commands import doctor, presence
 from runner.judging import reentry, subject_file
 from runner.language.loading import ROOT, parse
 from runner.outcome import Unsupported
-from runner.program import Level, Plain, Program, Rdmsr, Step, Wrmsr
+from runner.program import Level, Plain, Post, Program, Rdmsr, SetApicBase, Step, Wrmsr
 from runner.rulebook import catalogue
-from runner.vmx import CONTROLS_BY_NAME
+from runner.vmx import CONTROLS_BY_NAME, Controls
 
 HEADER = (ROOT / "backends" / "kvm" / "emulated" / "disk.h").read_text("utf-8")
 NAMES = ("kvm-on-bochs", "kvm-on-bochs-3")
@@ -68,6 +72,15 @@ def test_a_disk_holds_what_is_to_be_loaded_and_done(tmp_path: Path) -> None:
     assert (magic, batches, size, results) == (disk.WORK_MAGIC, 2, 5, at)
     assert written[probe * disk.SECTOR :].startswith(b"probe")
     assert len(written) >= at * disk.SECTOR + 4096
+
+
+def test_init_hears_how_many_descriptors_are_to_be_aligned(tmp_path: Path) -> None:
+    batches = [wire.encode_batch([], cpus=each, door=0, limit=0, guard=0) for each in (1, 4, 2)]
+    linux = Loaded(0x1000000, ((0x1000000, b"kernel"), (0x20000, b"parameters")))
+    for apicv, aligned in ((True, 4), (False, 0)):
+        host = Host(apicv=apicv)
+        disk.write(tmp_path / "disk", linux, host.work(b"probe", batches), room=0)
+        assert disk.WORK.unpack_from((tmp_path / "disk").read_bytes(), disk.SECTOR)[-1] == aligned
 
 
 def test_results_end_where_none_was_written(tmp_path: Path) -> None:
@@ -190,6 +203,7 @@ def test_the_local_apic_of_what_runs_below_does_not_show() -> None:
 def test_what_is_kvms_own_is_said_once() -> None:
     facts = Host().facts()
     assert (facts["kvm-module"], facts["nested"], facts["enable_apicv"]) == ("kvm_intel", "true", "false")
+    assert Host(apicv=True).facts()["enable_apicv"] == "true"
     for name in NAMES:
         said = subject_file.named(name, catalogue.load())
         files = {each.name.partition(":")[0] for each in said.deviations_of("6.1.192 on Bochs 3.0", facts)}
@@ -289,3 +303,26 @@ def test_the_corpus_says_of_some_cases_that_nothing_is_evaluated() -> None:
     cases = parse(ROOT.joinpath(file).read_bytes(), file).cases
     shows = {case.id for case in cases if any(Below().may_show(point.program) for point in case.points)}
     assert {"instructions-do-not", "reads-do-not", "faulting-writes-do-not"} <= shows
+
+
+def test_a_hypervisor_below_evaluates_while_the_guest_spins() -> None:
+    both = page(irr=(0x61, 0x91))
+    waits = program(Plain.NOP, Plain.SPIN, controls=DELIVERY, guest=OPEN, page=both, rvi=0x61)
+    seen = {tuple(len(step.delivered) for step in each.steps) for _, each in Below().observations(waits)}
+    assert seen == {(1, 0), (2, 0), (1, 1)}
+
+
+@pytest.mark.parametrize(("to", "notify", "lack"), [(1, 0xF2, "take turns"), (1, None, ""), (0, 0xF2, "")])
+def test_a_notification_wants_its_receiver_to_run_at_once(to: int, notify: int | None, lack: str) -> None:
+    alone = program(Post(to, frozenset({0x71}), notify), controls=Controls())
+    two = replace(alone, vcpus=alone.vcpus * 2)
+    found = Processor(True, "", 0, 1 << 21, 46, 0, MappingProxyType({}))
+    said = EmulatedHost("kvm-on-bochs-3", Host()).lack(found, two)
+    assert lack in (said or "")
+    assert bool(said) == bool(lack)
+
+
+def test_what_moves_the_apics_base_has_a_boot_of_its_own() -> None:
+    usual = program(SetApicBase(0x400))
+    moves = program(SetApicBase(0xFED00D00), SetApicBase(0xFEE00D00))
+    assert batch.groups([usual, moves, program(SetApicBase(0xFEE00D00))], range(3)) == [[0, 2], [1]]

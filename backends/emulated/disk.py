@@ -55,11 +55,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What init is to do: the probe, batches for it, seconds within which another case must begin."""
+    """What init is to do: the probe, batches for it, seconds within which another case must begin.
+
+    ``aligned`` processors are to have a posted-interrupt descriptor that Bochs 3.0 takes; none without APICv.
+    """
 
     probe: bytes
     batches: Sequence[bytes]
     patience: int
+    aligned: int = 0
 
 
 def write(path: Path, linux: Loaded, work: Work, *, room: int) -> int:
@@ -91,7 +95,8 @@ def _directory(linux: Loaded, sectors: Sequence[int], pieces: Sequence[bytes]) -
 def _work(work: Work, sectors: Sequence[int], results_at: int, last: int) -> bytes:
     probe_at, *batches_at = sectors
     sizes = map(len, work.batches)
-    head = (WORK_MAGIC, len(work.batches), probe_at, len(work.probe), results_at, last, work.patience, 0)
+    probe = (probe_at, len(work.probe))
+    head = (WORK_MAGIC, len(work.batches), *probe, results_at, last, work.patience, work.aligned)
     rows = [BATCH.pack(*each) for each in zip(batches_at, sizes, strict=True)]
     return b"".join([WORK.pack(*head), *rows]).ljust((FIRST_SECTOR - WORK_SECTOR) * SECTOR, b"\0")
 

@@ -12,20 +12,21 @@ from backends import image, made, process, wire
 from backends.batch import Booted
 from backends.bochs import LOG_LINES, PLUGINS_2, PLUGINS_3, Bochs
 from backends.emulated import disk, kernel
-from backends.emulated.linux import MEMORY, loaded
+from backends.emulated.linux import LAYOUT, MEMORY, loaded
 from backends.kvm import host as kvm
 from runner.outcome import BackendBroken, Unsupported
 
 KVM = Path(__file__).parents[1] / "kvm"
 IPS = 50_000_000
 """Instructions of an emulated second."""
-OPTIONS = "nested=1 enable_apicv=0"
-"""Of the module ``kvm_intel``. Bochs 2.7 has no posted interrupts, so no APICv; the descriptor that KVM gives
-Bochs 3.0 is not aligned as that wants it, and VM entry fails."""
+OPTIONS = "nested=1 enable_apicv={:d}"
+"""Of the module ``kvm_intel``."""
 PATIENCE = 5
 """Emulated seconds within which a machine must begin another case."""
 BOOT_SECONDS, PROGRAM_SECONDS = 150.0, 0.05
 """Deadline of a boot, and what each program adds to it."""
+CPUS = 6
+"""Which member of a batch's header tells how many processors it starts."""
 HOW_TO = "python -m runner doctor --emulated-host"
 
 CONFIGURATION = """\
@@ -57,17 +58,29 @@ class Started:
 
 
 class Host:
-    """Debian's Linux on a Bochs; ``unpacked`` and ``model`` are as for `Bochs`, ``ips`` in place of `IPS`."""
+    """Debian's Linux on a Bochs; ``unpacked`` and ``model`` are as for `Bochs`, ``ips`` in place of `IPS`.
+
+    ``apicv`` is KVM's ``enable_apicv``.
+    """
 
     most_cpus = wire.MAX_CPUS
     door = wire.DOOR_SHARED
     form = image.ROM
 
-    def __init__(self, *, unpacked: bool = False, model: str = "corei7_skylake_x", ips: int = IPS) -> None:
+    def __init__(
+        self,
+        *,
+        unpacked: bool = False,
+        model: str = "corei7_skylake_x",
+        ips: int = IPS,
+        apicv: bool = False,
+    ) -> None:
         """Start nothing yet."""
         self._bochs = Bochs(unpacked=unpacked, model=model)
         self._model = model
         self._ips = ips
+        self._apicv = apicv
+        self._options = OPTIONS.format(apicv)
 
     def version(self) -> str | Unsupported:
         """Return ``6.1.192 on Bochs 3.0``, or what to do to have it."""
@@ -85,7 +98,7 @@ class Host:
 
     def facts(self) -> Mapping[str, str]:
         """Return what results say of this KVM by name, as `kvm.facts` does of the host's own."""
-        options = dict(each.split("=") for each in OPTIONS.split())
+        options = dict(each.split("=") for each in self._options.split())
         return {
             "host-kernel": str(self.version()),
             "kvm-module": "kvm_intel",
@@ -95,7 +108,7 @@ class Host:
 
     def kept(self) -> Path:
         """Return the file that keeps what the probe found when it began, for this version and model."""
-        name = f"{self.version()} {self._model} {OPTIONS}".replace(" ", "-")
+        name = f"{self.version()} {self._model} {self._options}".replace(" ", "-")
         return kernel.cache(os.environ) / f"begin-{name}"
 
     def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:  # noqa: ARG002 - the batch says it
@@ -107,6 +120,11 @@ class Host:
         if not started.results:
             return Booted(b"", 0, started.log, started.trouble or "no result came back")
         return started.results[0].booted()
+
+    def work(self, probe: bytes, batches: Sequence[bytes]) -> disk.Work:
+        """Return what a boot is to do."""
+        most_cpus = max((wire.BATCH.unpack_from(each)[CPUS] for each in batches), default=1)
+        return disk.Work(probe, batches, PATIENCE, aligned=most_cpus if self._apicv else 0)
 
     def start(
         self, batches: Sequence[bytes], *, room: int, programs: int, folder: Path
@@ -122,9 +140,14 @@ class Host:
         probe, launcher, init, rom = parts
         folder.joinpath("boot.rom").write_bytes(rom.read_bytes())
         folder.joinpath("vga.bin").write_bytes(bytes(512))
-        linux = loaded(laid_out, (init, launcher), khz=self._ips // 1000, options=OPTIONS)
-        work = disk.Work(probe, batches, PATIENCE)
-        results_at = disk.write(folder / "disk", linux, work, room=room)
+        linux = loaded(
+            laid_out,
+            (init, launcher),
+            khz=self._ips // 1000,
+            options=self._options,
+            layout=LAYOUT if self._apicv else "",
+        )
+        results_at = disk.write(folder / "disk", linux, self.work(probe, batches), room=room)
         new = int(version.split(".")[0]) >= 3
         plugins = PLUGINS_3 if new else PLUGINS_2
         folder.joinpath("rc").write_text(
@@ -172,5 +195,7 @@ def _started(folder: Path, ended: process.Ended, results_at: int) -> Started:
 
 def _why(ended: process.Ended, said: Sequence[str], log: Sequence[str]) -> str:
     panic = next((line.split(">>PANIC<<", 1)[1].strip() for line in log if ">>PANIC<<" in line), "")
+    if said and panic.startswith("Shutdown port"):
+        return said[-1].removeprefix("init: ")
     last = said[-1] if said else "Linux did not come to its first program"
     return "; ".join(filter(None, (ended.describe(), panic, last)))

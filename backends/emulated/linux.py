@@ -25,7 +25,7 @@ COMMAND_LINE = (
     "quiet nokaslr mitigations=off rodata=off acpi=off no_timer_check init_on_alloc=0 tsc=reliable"
     " tsc_early_khz={khz} nowatchdog noxsave pci=off cryptomgr.notests lsm= audit=0 random.trust_cpu=on"
     " initcall_blacklist={skipped} rdinit=/init"
-    ' x2apic_kvm="{options}"'
+    '{layout} x2apic_kvm="{options}"'
 )
 SKIPPED = (
     "trace_eval_init,cubictcp_register,init_kprobe_trace,ftrace_check_for_weak_functions,bpf_rstat_kfunc_init,"
@@ -35,6 +35,8 @@ SKIPPED = (
 """Steps of the kernel's start that KVM needs nothing of and that take long on an emulated processor."""
 
 
+LAYOUT = " slub_debug=ZU,kvm_vcpu slub_max_order=4"
+"""Lays KVM's posted-interrupt descriptors where Bochs 3.0 takes them: ``kvm/emulated/README.md``."""
 HUGE_PAGE = 2 << 20
 
 
@@ -46,17 +48,18 @@ class Loaded:
     pieces: tuple[tuple[int, bytes], ...]
 
 
-def loaded(folder: Path, programs: Iterable[Path], *, khz: int, options: str) -> Loaded:
+def loaded(folder: Path, programs: Iterable[Path], *, khz: int, options: str, layout: str = "") -> Loaded:
     """Return what starts the kernel in *folder*, with programs beside it.
 
-    *khz* are thousands of the processor's cycles a second, *options* the parameters of ``kvm_intel``.
+    *khz* are thousands of the processor's cycles a second, *options* the parameters of ``kvm_intel``;
+    *layout* is empty or `LAYOUT`.
     """
     vmlinux = folder.joinpath("vmlinux").read_bytes()
     segments = tuple(kernel.segments(vmlinux))
     behind = max(each.address + each.room for each in segments)
     files_at = behind + -behind % HUGE_PAGE
     files = _first_files(folder, programs)
-    line = COMMAND_LINE.format(khz=khz, skipped=SKIPPED, options=options)
+    line = COMMAND_LINE.format(khz=khz, skipped=SKIPPED, layout=layout, options=options)
     page = _parameters(folder.joinpath("vmlinuz").read_bytes(), (files_at, len(files)), line)
     pieces = [(each.address, each.content) for each in segments]
     return Loaded(kernel.entry(vmlinux), (*pieces, (files_at, files), (PARAMETERS, page)))

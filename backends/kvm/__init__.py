@@ -18,7 +18,7 @@ from backends import Identity, image, made, process, wire
 from backends.batch import Booted
 from backends.capabilities import Processor
 from backends.kvm import host
-from backends.machine import GUARD_TICKS, ProbeBackend
+from backends.machine import HOST_GUARD_TICKS, ProbeBackend
 from runner.outcome import BackendBroken, Unsupported
 from runner.program import Level, Program
 from runner.vmx import PinBasedControls
@@ -28,8 +28,6 @@ PATIENCE = 10
 """Seconds within which another case must have begun; one takes 50 ms where KVM emulates all of it."""
 LOOK_SECONDS = 20
 LOG_LINES = 40
-GUARD = 20 * GUARD_TICKS
-"""The guard's ticks are the host's TSC here, and run on while another process has the processor."""
 WITH_APICV = "modprobe -r kvm_intel && modprobe kvm_intel nested=1 enable_apicv=1"
 
 
@@ -104,7 +102,7 @@ class KvmBackend(ProbeBackend):
 
     def __init__(self, name: str) -> None:
         """Start nothing yet."""
-        super().__init__(name, Kvm(), guard=GUARD)
+        super().__init__(name, Kvm(), guard=HOST_GUARD_TICKS)
 
     def identity(self) -> Identity | Unsupported | BackendBroken:
         """Return who KVM is, with the facts of its host."""

@@ -3,7 +3,7 @@
 #include "machine.h"
 #include "vmx.h"
 
-#define SPIN_ROUNDS 60000
+#define SPIN_ROUNDS 240000
 #define SPIN_TURNS 200 /* of the other processors, with PORT_YIELD */
 
 u32 guest_yields;

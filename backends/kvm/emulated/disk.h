@@ -28,7 +28,7 @@ struct host_work {
   u32 results;     /* the first sector */
   u32 last;        /* the last sector that results may fill */
   u32 patience; /* seconds within which a machine must begin another case */
-  u32 reserved;
+  u32 aligned;  /* processors that are to have an aligned posted-interrupt descriptor; 0: no APICv */
   struct host_batch batch[MOST_BATCHES];
 };
 

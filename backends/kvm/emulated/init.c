@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "ata.h"
 #include "batches.h"
+#include "descriptors.h"
 #include "disk.h"
 
 #include <errno.h>
@@ -27,6 +28,7 @@
 #define HUGE_PAGES "/sys/kernel/mm/transparent_hugepage/enabled"
 #define ROM_SIZE 0x100000u
 #define MOST_TEXT 2048
+#define APICV "/sys/module/kvm_intel/parameters/enable_apicv"
 
 static struct host_work work __attribute__((aligned(SECTOR)));
 static u32 next_result;
@@ -84,6 +86,27 @@ static void read_work(void) {
   ata_read(&work, WORK_SECTOR, sizeof(work));
   if (work.magic != WORK_MAGIC || work.batches > MOST_BATCHES) give_up("no work on the disk");
   next_result = work.results;
+}
+
+static void __attribute__((noreturn)) without_apicv(const char *why) {
+  say("init: no APICv: %s; leave `apicv` out of the subject's start, or see backends/kvm/emulated/README.md",
+      why);
+  end();
+}
+
+/* APICv is on where it was asked for, and VM entry works with it; or nothing runs. */
+static void prepare_apicv(void) {
+  char on = 0;
+  u32 tried;
+  int fd;
+  if (!work.aligned) return;
+  fd = open(APICV, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || read(fd, &on, 1) != 1 || on != 'Y')
+    without_apicv("this processor has not what KVM wants for it");
+  close(fd);
+  tried = descriptors_align(work.aligned);
+  if (!tried) without_apicv("VM entry takes no posted-interrupt descriptor where this kernel lays them");
+  say("init: APICv: %u objects tried, %u with an aligned descriptor wanted", tried, work.aligned);
 }
 
 static u8 *map_rom(void) {
@@ -191,6 +214,7 @@ int main(void) {
   u8 *rom;
   prepare_linux();
   read_work();
+  prepare_apicv();
   say("init: ready, %u batches", work.batches);
   rom = map_rom();
   for (u32 i = 0; i < work.batches; i++) run_batch(rom, i);
