@@ -107,8 +107,11 @@ static void instruction(struct emitter *e, const struct wire_op *op) {
   switch (op->op) {
     case OP_RDMSR: EMIT(e, "\x0f\x32"); break;
     case OP_WRMSR:
-    case OP_APIC_MODE:
-    case OP_SEND_IPI: EMIT(e, "\x0f\x30"); break;
+    case OP_APIC_MODE: EMIT(e, "\x0f\x30"); break;
+    case OP_SEND_IPI:
+      for (int i = 0; yields(e) && i < GUEST_TURNS; i++) wait_a_little(e); /* to who comes from a barrier */
+      EMIT(e, "\x0f\x30");
+      break;
     case OP_READ_CR8: EMIT(e, "\x44\x0f\x20\xc0"); break;
     case OP_WRITE_CR8: EMIT(e, "\x44\x0f\x22\xc0"); break;
     case OP_STI: EMIT(e, "\xfb"); break;

@@ -32,6 +32,7 @@ void guest_run_in_root(struct cpu *c);
 /* All processors' barriers, before a case. */
 void guest_clear_barriers(void);
 extern u32 guest_yields; /* see struct batch */
+#define GUEST_TURNS 4    /* of each other processor, within which it comes to where it waits */
 
 #define STUB_BYTES 16 /* of each of the 256 interrupt stubs of a table */
 extern u8 guest_stubs[], log_value_end[];

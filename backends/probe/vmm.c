@@ -81,7 +81,10 @@ static void perform(struct cpu *c, const struct wire_op *op) {
       break;
     case OP_BITMAP_SET: bitmap_set(c, (u32)op->value, (u32)(op->value >> 32), op->arg, 1); break;
     case OP_RAISE: apic_raise((u8)op->arg); break;
-    case OP_SEND_IPI_VMM: apic_send(cpus[op->arg % MAX_CPUS].apic_id, (u8)op->value); break;
+    case OP_SEND_IPI_VMM:
+      for (int i = 0; guest_yields && i < GUEST_TURNS; i++) out8(PORT_YIELD, 0);
+      apic_send(cpus[op->arg % MAX_CPUS].apic_id, (u8)op->value);
+      break;
     case OP_INTERRUPT_FLAG: set_guest_interrupt_flag(c, op->value); break;
     case OP_PID_BIT_VMM: {
       u8 *word = cpus[op->arg % MAX_CPUS].descriptor + (u32)op->value / 32 % 16 * 4;
