@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 from programs import DELIVERY, OPEN, TPR_ONLY, page, program
 
 from backends import batch, wire
-from backends.capabilities import Processor
 from backends.emulated import EmulatedHost, Host, disk, kernel
 from backends.emulated.host import IPS
 from backends.emulated.linux import Loaded
@@ -24,9 +21,9 @@ from runner.commands import doctor, presence
 from runner.judging import reentry, subject_file
 from runner.language.loading import ROOT, parse
 from runner.outcome import Unsupported
-from runner.program import Level, Plain, Post, Program, Rdmsr, SetApicBase, Step, Wrmsr
+from runner.program import Level, Plain, Program, Rdmsr, SetApicBase, Step, Wrmsr
 from runner.rulebook import catalogue
-from runner.vmx import CONTROLS_BY_NAME, Controls
+from runner.vmx import CONTROLS_BY_NAME
 
 HEADER = (ROOT / "backends" / "kvm" / "emulated" / "disk.h").read_text("utf-8")
 NAMES = ("kvm-on-bochs", "kvm-on-bochs-3")
@@ -310,16 +307,6 @@ def test_a_hypervisor_below_evaluates_while_the_guest_spins() -> None:
     waits = program(Plain.NOP, Plain.SPIN, controls=DELIVERY, guest=OPEN, page=both, rvi=0x61)
     seen = {tuple(len(step.delivered) for step in each.steps) for _, each in Below().observations(waits)}
     assert seen == {(1, 0), (2, 0), (1, 1)}
-
-
-@pytest.mark.parametrize(("to", "notify", "lack"), [(1, 0xF2, "take turns"), (1, None, ""), (0, 0xF2, "")])
-def test_a_notification_wants_its_receiver_to_run_at_once(to: int, notify: int | None, lack: str) -> None:
-    alone = program(Post(to, frozenset({0x71}), notify), controls=Controls())
-    two = replace(alone, vcpus=alone.vcpus * 2)
-    found = Processor(True, "", 0, 1 << 21, 46, 0, MappingProxyType({}))
-    said = EmulatedHost("kvm-on-bochs-3", Host()).lack(found, two)
-    assert lack in (said or "")
-    assert bool(said) == bool(lack)
 
 
 def test_what_moves_the_apics_base_has_a_boot_of_its_own() -> None:

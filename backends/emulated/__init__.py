@@ -17,12 +17,11 @@ from backends.emulated.disk import MOST_BATCHES, SPARE_ROOM
 from backends.emulated.host import IPS, Host, Started
 from backends.machine import GUARD_TICKS, ProbeBackend
 from runner.outcome import Answer, BackendBroken, Unsupported
-from runner.program import Number, Post, Program
+from runner.program import Number, Program
 from runner.vmx import Field
 
 RAM_SIZE = wire.RECORDS_BASE + wire.RECORDS_ROOM
 """Of the launcher's machine."""
-TURNS = "a notification to a guest that runs: virtual processors take turns on the one emulated processor"
 MOST_BOOTS = 3
 """Boots of Linux for one run: what one that ended early has left goes into the next."""
 
@@ -61,7 +60,7 @@ class EmulatedHost(ProbeBackend):
             address = dict(setup.fields).get(Field.APIC_ACCESS_ADDRESS)
             if isinstance(address, Number) and RAM_SIZE <= address.value < 1 << found.physical_width:
                 return f"APIC-access address {address.value:X}H: KVM ends a machine that has no memory there"
-        return super().lack(found, program) or (TURNS if _notifies_another(program) else None)
+        return super().lack(found, program)
 
     def _answered(self, programs: Sequence[Program], records: dict[int, bytes]) -> dict[int, Answer]:
         answers: dict[int, Answer] = {}
@@ -120,11 +119,6 @@ class EmulatedHost(ProbeBackend):
         if other:
             self._host.kept().unlink(missing_ok=True)
         return other
-
-
-def _notifies_another(program: Program) -> bool:
-    posts = ((step.vcpu, step.action) for step in program.steps if isinstance(step.action, Post))
-    return any(post.notify is not None and post.to != sender for sender, post in posts)
 
 
 def _batches(
