@@ -12,12 +12,13 @@ from runner.judging.batch import POINTS, TIMES, Bench, Run, together
 from runner.judging.verdict import CaseResult, Verdict
 from runner.outcome import Answer, Completed, Observation, StepResult, Unsupported
 from runner.program import Level, Program
-from runner.scenario import Case, Expected, Scenario
+from runner.scenario import After, Case, Expected, Scenario
 
 RIGHT: Answer = j.READ_SEEN
 ONE = j.case(j.READ)
 THREE = j.case(j.READ, j.READ, j.READ)
 SWEPT = j.case(replace(j.READ, expected=Expected(from_model=True)))
+IRR0 = 0x820
 CONFORMS, BROKEN, UNSUPPORTED = Verdict.CONFORMS, Verdict.BROKEN, Verdict.UNSUPPORTED
 
 
@@ -184,3 +185,16 @@ def test_what_a_hypervisor_below_cannot_change_runs_once() -> None:
     bench = Bench(backend.run, None, j.Catalogue(), (), {}, Sometimes(read(0x51), may=False))
     assert [each.verdict for each in bench.results([ONE, THREE])] == [CONFORMS] * 2
     assert backend.batches == [4]
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [(After(), CONFORMS), (After(physical=((IRR0, 0),)), Verdict.DOES_NOT_CONFORM)],
+)
+def test_no_re_entry_excuses_a_physical_register_that_is_expected(after: After, expected: Verdict) -> None:
+    asked = j.case(replace(j.READ, expected=replace(j.READ.expected, after=(after,))))
+    final = replace(j.seen(StepResult((Completed(j.APICID_VALUE),))).finals[0], physical=((IRR0, 0x8000),))
+    answer = j.seen(StepResult((Completed(j.APICID_VALUE),)), final=final)
+    allowed = j.seen(StepResult((Completed(j.APICID_VALUE),)))
+    bench = Bench(lambda _: iter([answer]), None, j.Catalogue(), (), {}, Sometimes(allowed, may=False))
+    assert next(bench.results([asked])).verdict is expected

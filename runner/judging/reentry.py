@@ -16,6 +16,7 @@ from runner.judging.deviations import Deviation
 from runner.judging.differences import disagreements
 from runner.outcome import BETWEEN_STEPS, Delivery, Observation, StepResult
 from runner.program import Program
+from runner.scenario import Point
 
 Taken = Counter[Delivery]
 
@@ -31,19 +32,25 @@ class Below(Protocol):
 
 
 def explain(
-    program: Program, answer: Observation, below: Below | None, known: Sequence[Deviation]
+    point: Point, answer: Observation, below: Below | None, known: Sequence[Deviation]
 ) -> tuple[str, tuple[Deviation, ...]] | None:
     """Return why exactly this may be seen, alone or with *known* deviations; ``None``: it may not."""
-    seen, taken = apart(answer)
+    program, (seen, taken) = point.program, apart(answer)
     for why, allowed in below.observations(program) if below else ():
         wanted, may_be_taken = apart(allowed)
-        if taken != may_be_taken:
+        if taken != may_be_taken or _physical(point, answer) != _physical(point, allowed):
             continue
         if not disagreements(program, wanted, seen):
             return why, ()
         if some := swept.excuse(program, wanted, seen, known):
             return why, some
     return None
+
+
+def _physical(point: Point, observation: Observation) -> list[int | None]:
+    """Return the registers of physical APICs that the expectation names; ``None``: unchanged."""
+    afters = zip(point.expected.after, observation.finals, strict=False)
+    return [dict(final.physical).get(msr) for after, final in afters for msr, _ in after.physical]
 
 
 def apart(observation: Observation) -> tuple[Observation, Taken]:

@@ -168,7 +168,7 @@ class _Bench:
             why = "; ".join(dict.fromkeys(deviation.why for deviation in announced))
             return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, why, found, announced)
         speaking = [each for each in self.known if each.speaks_of(self.case, point)]
-        if explained := explain(point.program, answer, self.below, speaking):
+        if explained := explain(point, answer, self.below, speaking):
             return PointResult(point.id, Verdict.KNOWN_DEVIATION, answer, explained[0], found, explained[1])
         verdict = Verdict.DOES_NOT_CONFORM if self.settled else Verdict.UNSETTLED
         return PointResult(point.id, verdict, answer, _one_line(found[0]), found)
