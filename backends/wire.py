@@ -26,7 +26,7 @@ BEFORE_RAX, BEFORE_RDX = 0x5A5AC3C3, 0x3C3CA5A5
 VECTOR_ANY = 0xFFFF
 IA32_APIC_BASE = 0x1B
 
-BATCH = struct.Struct("<IHHIIIIIIQQQQ")
+BATCH = struct.Struct("<IHHIIIIIIQQIIQ")
 CASE = struct.Struct("<IIBBBBI")
 VCPU = struct.Struct("<IHHHHHBBIHH")
 ITEM = struct.Struct("<IIQ")
@@ -124,6 +124,7 @@ def encode_batch(records: Sequence[bytes], *, cpus: int, door: int, limit: int, 
             door,
             limit,
             guard,
+            0,
             0,
             0,
             0,

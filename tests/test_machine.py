@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from programs import DELIVERY, OPEN, REGISTERS, page, program
 
-from backends import Identity, bochs, image, machine, process, wire
+from backends import Identity, bochs, encode, image, machine, process, wire
 from backends.batch import Booted
 from runner.language.loading import ROOT
 from runner.outcome import BackendBroken, Completed, Observation, Stuck, Unsupported
@@ -243,6 +244,23 @@ def test_a_batch_that_was_changed_is_refused_by_the_probe(monkeypatch: pytest.Mo
     (answer,) = subject.run(reading(1))
     assert isinstance(answer, BackendBroken)
     assert "checksum" in answer.reason
+
+
+FIRST = 48
+"""Offset in a batch: how many of its cases earlier boots have done."""
+
+
+def test_the_probe_goes_on_in_a_batch_that_an_earlier_boot_began(tmp_path: Path) -> None:
+    records = [encode.encode_case(index, each) for index, each in enumerate(reading(3))]
+    batch = bytearray(wire.encode_batch(records, cpus=1, door=wire.DOOR_MEMORY, limit=1 << 16, guard=0))
+    struct.pack_into("<I", batch, FIRST, 2)
+    rom = image.rom(bytes(batch))
+    assert isinstance(rom, bytes)
+    booted = bochs.Bochs().boot(rom, cpus=1, room=1 << 16, programs=1, folder=tmp_path)
+    frames = list(wire.frames(booted.stream))
+    assert [each.seq for each in frames if each.kind == wire.FRAME_CASE] == [2]
+    end = next(each for each in frames if each.kind == wire.FRAME_END)
+    assert wire.END.unpack(end.payload)[1] == 1
 
 
 # The environment.

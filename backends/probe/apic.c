@@ -1,5 +1,6 @@
 #include "apic.h"
 #include "machine.h"
+#include "reach.h"
 #include "vmx.h"
 
 #define WINDOW ((u64)0xfee00000)
@@ -177,33 +178,25 @@ static u32 any(const u32 *words) {
   return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
 }
 
-/* Where no interrupt came in a case, none was accepted and delivered: TMR is as it was, and nothing is in
- * service, or PPR would tell. */
-static int nothing_came(u8 mode, const struct cpu *c) {
-  return under_hypervisor && c->record->level == LEVEL_VMX && !c->deliveries && !any(c->taken) &&
-         !read(mode, PPR);
-}
-
-/* Each read is a VM exit where another hypervisor runs below: 21 instead of 36. */
-static int is_rest_at_baseline(u8 mode, const struct cpu *c) {
+/* Not ISR and TMR, of which PPR and the ICR tell: see reach.h. */
+static int is_reach_at_baseline(u8 mode, const struct cpu *c) {
+  if (mode == MODE_DISABLED) return 1;
   for (u32 i = 0; i < watched_registers; i++)
-    if ((i < FIRST_ISR || i >= FIRST_IRR) && read(mode, watched[i]) != c->baseline[i]) return 0;
-  return 1;
+    if (c->reach >> watched[i] & 1 && read(mode, watched[i]) != c->baseline[i]) return 0;
+  return !(c->reach & REACH_PPR) || !read(mode, PPR);
 }
 
 u32 apic_changes(struct cpu *c, struct wire_register *to) {
-  u8 mode = c->mode = mode_now();
+  u8 mode;
   u32 n = 0;
+  if (c->reach != REACH_ALL && is_reach_at_baseline(c->mode, c)) return 0;
+  mode = c->mode = mode_now();
   if (mode != c->expected_mode) {
     *to = (struct wire_register){MSR_APIC_BASE, (u32)rdmsr(MSR_APIC_BASE)};
     return 1;
   }
   if (mode == MODE_DISABLED) return 0;
-  if (nothing_came(mode, c)) {
-    if (is_rest_at_baseline(mode, c)) return 0;
-  } else if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)) {
-    return 0;
-  }
+  if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)) return 0;
   snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])

@@ -57,11 +57,13 @@ struct cpu {
   u8 uncounted_cmci;   /* see apic_mask_uncounted */
   u8 vmcs_written;     /* an earlier case was at level vmx */
   u8 launched;         /* and a VM entry succeeded: VMRESUME is next */
+  u8 cpl3; /* at level vmx, bit 0: the case's guest comes to CPL 3; bit 1: that of the case before did */
   u8 bitmap_rewritten; /* a VMM step changed the MSR bitmap */
   u32 image_fill, image_value; /* what lies under the words of `image` */
   u32 status; /* at the end of the case: RVI, SVI << 8 */
   u16 activity, blocking;
-  u32 registers; /* of the APIC that the case changed */
+  u64 reach;     /* registers of the APIC that the case can have changed: reach.h */
+  u32 registers; /* and how many it has */
   struct wire_register changed[APIC_WATCHED];
   u32 baseline[APIC_WATCHED];
   u32 present[APIC_WATCHED];

@@ -151,7 +151,7 @@ static void emit_op(struct emitter *e, const struct wire_op *op) {
   struct layout *l = &e->cpu->layout;
   u32 slot = op->slot;
   if (slot >= MAX_SLOTS) return;
-  if (op->flags & OP_CPL3) enter_cpl3(e);
+  if (op->flags & OP_CPL3) e->cpu->cpl3 |= 1, enter_cpl3(e);
   if (!l->start[slot]) l->start[slot] = e->to;
   instruction(e, op);
   l->end[slot] = e->to;
@@ -190,6 +190,7 @@ int guest_emit(struct cpu *c) {
   l->base = e.to;
   c->rax = c->rcx = c->rdx = 0;
   c->reports_reset = 0;
+  if (vmx) c->cpl3 = (u8)(c->cpl3 << 1 | ((b->guest & GUEST_CPL3) != 0));
   emit_stream(&e, c->ops, b->ops);
   l->main_end = e.to;
   if (vmx)

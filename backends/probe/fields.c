@@ -21,8 +21,11 @@ static struct table {
 /* Bits of an encoding: 14:13 width, 11:10 type, 9:1 index, which for no field here is above 63. */
 static u32 slot_of(u32 field) { return (field >> 13 & 3) << 8 | (field >> 10 & 3) << 6 | (field >> 1 & 63); }
 
-/* A VM exit writes the guest-state area, and clears the valid bit of the interruption information. */
-static int changes_by_itself(u32 field) {
+/* A VM exit writes the guest-state area, DEBUGCTL where a control says so, and clears the valid bit of the
+ * interruption information. SDM, Saving Guest State. */
+static int changes_by_itself(const struct table *t, u32 field) {
+  if (field == FIELD_IA32_DEBUGCTL)
+    return (t->held[slot_of(FIELD_VM_EXIT_CONTROLS)] & EXIT_SAVE_DEBUG_CONTROLS) != 0;
   return (field >> 10 & 3) == 2 || field == FIELD_VM_ENTRY_INTERRUPTION_INFORMATION;
 }
 
@@ -87,7 +90,7 @@ void fields_write(const struct cpu *c) {
     u8 state = t->state[slot] & DEPARTED;
     u64 value = t->wanted[slot];
     int same = t->state[slot] & KNOWN && t->held[slot] == value;
-    if ((same || !vmwrite(field, value)) && !changes_by_itself(field)) state |= KNOWN;
+    if ((same || !vmwrite(field, value)) && !changes_by_itself(t, field)) state |= KNOWN;
     t->held[slot] = value;
     t->state[slot] = state;
   }

@@ -6,6 +6,7 @@
 #include "machine.h"
 #include "page.h"
 #include "processor.h"
+#include "reach.h"
 #include "vmcs.h"
 #include "vmm.h"
 #include "vmx.h"
@@ -30,7 +31,7 @@ static void send_begin(void) {
   b = frame_reserve(sizeof(*b));
   memset(b, 0, sizeof(*b));
   b->kind = FRAME_BEGIN;
-  b->count = batch->count;
+  b->count = batch->count - batch->first;
   b->cpus = ready + 1;
   b->vmx = vmx_state;
   b->signature = features.eax;
@@ -94,7 +95,7 @@ static void meet(u32 count) {
   }
 }
 
-static u32 run_case(struct cpu *c, const struct wire_case *record) {
+static u32 run_case(struct cpu *c, const struct wire_case *record, int read_all) {
   u32 vcpus = record->vcpus;
   int mode_reached = apic_set_mode(c, record->mode);
   if (!mode_reached) dirty = 2;
@@ -108,6 +109,7 @@ static u32 run_case(struct cpu *c, const struct wire_case *record) {
   if (dirty == 2) return END_MODE;
   vmm_run(c);
   if (vcpus > 1) meet(vcpus); /* until then another may send an IPI */
+  c->reach = under_hypervisor && !read_all ? reach_of(c) : REACH_ALL;
   c->registers = apic_changes(c, c->changed);
   if (vcpus > 1) meet(vcpus);
   return END_COMPLETE;
@@ -118,10 +120,10 @@ static void clean_up(struct cpu *c) {
   if (c->block->guest & GUEST_INIT) dirty = 1; /* outside VMX operation now */
   /* A VM entry to that state that fails late leaves SMIs blocked on Bochs, whatever is entered next. */
   if (c->record->level == LEVEL_VMX && c->activity == ACTIVITY_WAIT_FOR_SIPI) dirty = 1;
-  if (!c->registers)
+  if (c->registers)
+    dirty |= !apic_restore(c);
+  else if (c->reach & REACH_ESR)
     apic_clear_errors(c);
-  else if (!apic_restore(c))
-    dirty = 1;
   apic_mask_uncounted(c);
   if (c->shared_pages) pages_restore();
 }
@@ -132,7 +134,7 @@ static void other_processor(struct cpu *c) {
     while (generation == seen) asm volatile("pause");
     seen = generation;
     if (c->index >= shared_case->vcpus) continue;
-    if (run_case(c, shared_case) == END_COMPLETE) {
+    if (run_case(c, shared_case, 1) == END_COMPLETE) {
       meet(shared_case->vcpus); /* results are read before anything is cleaned up */
       clean_up(c);
     }
@@ -140,17 +142,23 @@ static void other_processor(struct cpu *c) {
   }
 }
 
+static const struct wire_case *after(const struct wire_case *record) {
+  return (const struct wire_case *)((const u8 *)record + record->size);
+}
+
 static u32 run_batch(u32 *done) {
   const struct wire_case *record = (const struct wire_case *)(batch + 1);
   struct cpu *c = &cpus[0];
-  for (*done = 0; *done < batch->count; ++*done) {
+  u32 count = batch->count - batch->first;
+  for (u32 i = 0; i < batch->first; i++) record = after(record);
+  for (*done = 0; *done < count; ++*done) {
     u32 why;
     progress();
     if (record->vcpus > 1) {
       shared_case = record;
       generation++;
     }
-    why = run_case(c, record);
+    why = run_case(c, record, *done % CASES_UNREAD == CASES_UNREAD - 1 || *done + 1 == count);
     if (why != END_COMPLETE) return why;
     frame_begin(record->seq);
     *(struct wire_result *)frame_reserve(sizeof(struct wire_result)) =
@@ -164,7 +172,7 @@ static u32 run_batch(u32 *done) {
       ++*done;
       return END_DIRTY;
     }
-    record = (const struct wire_case *)((const u8 *)record + record->size);
+    record = after(record);
   }
   return END_COMPLETE;
 }
@@ -175,7 +183,8 @@ static void check_batch(void) {
     fail("the batch has another wire version");
   if (batch->size < sizeof(struct batch) || batch->size > BATCH_ROOM) fail("the batch has a wrong size");
   if (batch->cpus < 1 || batch->cpus > MAX_CPUS) fail("the batch wants a wrong number of processors");
-  if (crc32(0, batch + 1, batch->size - sizeof(struct batch)) != batch->crc)
+  if (batch->first > batch->count) fail("the batch is over");
+  if (!batch->first && crc32(0, batch + 1, batch->size - sizeof(struct batch)) != batch->crc)
     fail("the batch's checksum is wrong");
 }
 

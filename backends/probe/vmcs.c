@@ -239,7 +239,8 @@ void vmcs_prepare(struct cpu *c) {
   }
   fields_restore(c);
   descriptor_prepare(c);
-  if (!c->vmcs_written || field_get(c, FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)) write_segments(c);
+  if (!c->vmcs_written || (c->cpl3 & 3 && field_get(c, FIELD_GUEST_SELECTOR + 2) != segment_selector(c, 1)))
+    write_segments(c);
   write_guest_state(c);
   if (vmcs_has(FIELD_LAST_PID_POINTER_INDEX))
     field_base(c, FIELD_LAST_PID_POINTER_INDEX, c->record->vcpus - 1u);

@@ -53,10 +53,12 @@ int vmm_prepare(struct cpu *c, const struct wire_case *record, const struct wire
 static void note_physical_values(struct cpu *c) {
   for (u32 i = 0; i < c->block->ops; i++) {
     struct wire_event *event;
-    u64 value, fault;
+    u64 value, fault = 0;
     if (c->ops[i].op != OP_RDMSR) continue;
-    value = cpuid(LEAF_TOPOLOGY).edx, fault = 0;
-    if (c->record->level == LEVEL_VMX) fault = try_rdmsr(c->ops[i].arg, &value);
+    if (c->record->level == LEVEL_VMX)
+      fault = try_rdmsr(c->ops[i].arg, &value);
+    else
+      value = cpuid(LEAF_TOPOLOGY).edx;
     event = log_event(c, EVENT_PHYSICAL, c->ops[i].slot, sizeof(*event));
     event->a = value;
     event->b = fault;
@@ -107,20 +109,24 @@ static u32 first_op_from_slot(const struct cpu *c, u32 slot) {
   return i;
 }
 
+/* The instruction itself exits. */
+static int is_fault_like(u32 reason) {
+  return reason == REASON_CPUID || reason == REASON_HLT || reason == REASON_VMCALL ||
+         reason == REASON_CONTROL_REGISTER_ACCESS || reason == REASON_RDMSR || reason == REASON_WRMSR;
+}
+
 /* The operation behind the one that an exit belongs to: at a boundary the saved RIP points to it, a
  * fault-like exit of an instruction points to the instruction itself. */
 static u32 op_after_exit(const struct cpu *c, u32 reason, struct position p) {
-  int fault_like = reason == REASON_CPUID || reason == REASON_HLT || reason == REASON_VMCALL ||
-                   reason == REASON_CONTROL_REGISTER_ACCESS || reason == REASON_RDMSR ||
-                   reason == REASON_WRMSR;
   u32 i = first_op_from_slot(c, p.slot);
-  if (fault_like || p.at & AT_INSIDE) return first_op_from_slot(c, p.slot + 1u);
+  if (is_fault_like(reason) || p.at & AT_INSIDE) return first_op_from_slot(c, p.slot + 1u);
   while (i > 0 && is_vmm(&c->ops[i - 1])) i--; /* VMM steps stand between the two guest steps */
   return i;
 }
 
 static void log_exit(struct cpu *c, u32 reason, struct position p) {
   struct wire_exit *e = log_event(c, EVENT_EXIT, p.slot, sizeof(*e));
+  u64 activity = vmread(FIELD_GUEST_ACTIVITY_STATE);
   e->at = p.at;
   e->reason = reason;
   e->qualification = vmread(FIELD_EXIT_QUALIFICATION);
@@ -129,7 +135,9 @@ static void log_exit(struct cpu *c, u32 reason, struct position p) {
   e->length = (u32)vmread(FIELD_VM_EXIT_INSTRUCTION_LENGTH);
   e->error_code = (u32)vmread(FIELD_VM_EXIT_INTERRUPTION_ERROR_CODE);
   e->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
-  e->activity = (u16)vmread(FIELD_GUEST_ACTIVITY_STATE);
+  e->activity = (u16)activity;
+  field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, activity);
+  if (is_fault_like(reason)) field_was_read(c, FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
   e->reserved = 0;
   e->rax = c->rax;
   e->rcx = c->rcx;
@@ -200,6 +208,9 @@ static void enter_and_exit(struct cpu *c) {
     if (!(reason & REASON_ENTRY_FAILURE)) c->launched = 1;
     p = guest_locate(c, vmread(FIELD_GUEST_RIP), c->r14);
     if (reason == REASON_VMCALL && p.at & AT_END && p.slot == c->layout.steps) {
+      /* VMCALL is executed by an active processor. SDM, Saving Non-Register State, of this and the next. */
+      field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, 0);
+      field_was_read(c, FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
       guest_log_end(c);
       return;
     }
@@ -216,7 +227,6 @@ static void enter_and_exit(struct cpu *c) {
 }
 
 void vmm_run(struct cpu *c) {
-  u64 activity;
   c->status = c->activity = c->blocking = 0;
   note_physical_values(c);
   if (c->record->level != LEVEL_VMX) {
@@ -225,8 +235,6 @@ void vmm_run(struct cpu *c) {
   }
   enter_and_exit(c);
   if (vmcs_has(FIELD_GUEST_INTERRUPT_STATUS)) c->status = (u32)vmread(FIELD_GUEST_INTERRUPT_STATUS);
-  activity = vmread(FIELD_GUEST_ACTIVITY_STATE);
-  field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, activity);
-  c->activity = (u16)activity;
+  c->activity = (u16)field_get(c, FIELD_GUEST_ACTIVITY_STATE);
   c->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
 }

@@ -48,7 +48,9 @@ struct batch {
   u64 guard; /* VMX-preemption timer, in TSC ticks; 0: no guard */
   u64 yields; /* a launcher sets it that has fewer processors than it shows: at level vmx a guest that waits
                  for another processor writes to PORT_YIELD, and the launcher lets that run */
-  u64 reserved[2];
+  u32 first; /* cases that earlier boots have done, which also saw that the checksum is right */
+  u32 unused;
+  u64 reserved;
 };
 
 #define LEVEL_VMX 0

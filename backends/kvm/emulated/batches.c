@@ -1,7 +1,5 @@
 #include "batches.h"
 
-#include <string.h>
-
 u32 frames_length(const u8 *frames, u32 room) {
   u32 at = 0;
   while (at + sizeof(struct frame) <= room) {
@@ -20,29 +18,4 @@ u32 cases_over(const u8 *frames, u32 length, u32 begun) {
     at += (u32)sizeof(*f) + f->length;
   }
   return begun ? begun : NOTHING_RAN;
-}
-
-static u32 crc32(const u8 *p, u64 length) {
-  static u32 table[256];
-  u32 crc = 0xffffffffu;
-  for (u32 i = 0; i < 256; i++) {
-    u32 c = i;
-    for (int k = 0; k < 8; k++) c = c >> 1 ^ (c & 1 ? 0xedb88320u : 0);
-    table[i] = c;
-  }
-  while (length--) crc = crc >> 8 ^ table[(crc ^ *p++) & 0xff];
-  return ~crc;
-}
-
-u32 batch_drop(struct batch *batch, u32 cases) {
-  u8 *records = (u8 *)(batch + 1), *at = records;
-  u32 left;
-  if (cases >= batch->count) return 0;
-  for (u32 i = 0; i < cases; i++) at += ((const struct wire_case *)at)->size;
-  left = batch->size - (u32)(at - (u8 *)batch);
-  memmove(records, at, left);
-  batch->count -= cases;
-  batch->size = (u32)sizeof(*batch) + left;
-  batch->crc = crc32(records, left);
-  return batch->count;
 }

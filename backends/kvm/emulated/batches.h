@@ -1,4 +1,4 @@
-/* What is left of a batch after a boot that did not come to its end. */
+/* How far a batch is done after a boot that did not come to its end. */
 #ifndef BATCHES_H
 #define BATCHES_H
 
@@ -12,8 +12,5 @@ u32 frames_length(const u8 *frames, u32 room);
 /* How many cases need no other boot: those that END counts, or without END those that began. One at
  * least, so that a case which is never done is not tried forever; NOTHING_RAN: the probe never began. */
 u32 cases_over(const u8 *frames, u32 length, u32 begun);
-
-/* Takes the first cases out of a batch; returns how many are left. */
-u32 batch_drop(struct batch *batch, u32 cases);
 
 #endif

@@ -174,8 +174,8 @@ static void write_result(struct host_result *r, const u8 *frames) {
 }
 
 /* Boots the ROM once; returns how many of its cases need no other boot. */
-static u32 boot(const struct batch *batch, u32 number, u32 first) {
-  struct host_result r = {RESULT_MAGIC, number, first, batch->count, 0, 0, 0, 0};
+static u32 boot(const struct batch *batch, u32 number) {
+  struct host_result r = {RESULT_MAGIC, number, batch->first, batch->count - batch->first, 0, 0, 0, 0};
   struct stat st;
   const u8 *frames = NULL;
   u32 over;
@@ -192,22 +192,21 @@ static u32 boot(const struct batch *batch, u32 number, u32 first) {
   write_result(&r, frames ? frames + sizeof(u64) : NULL);
   if (frames) munmap((void *)frames, (size_t)st.st_size);
   if (fd >= 0) close(fd);
-  say("init: batch %u from case %u: %u of %u began, status %#x", number, first, r.begun, r.count, r.status);
+  say("init: batch %u from case %u: %u of %u began, status %#x", number, r.first, r.begun, r.count, r.status);
   return over;
 }
 
 /* Boots a batch, and what is left of it, until nothing is. */
 static void run_batch(u8 *rom, u32 number) {
   struct batch *batch = (struct batch *)rom;
-  u32 first = 0, left;
+  u32 over;
   if (work.batch[number].bytes > BATCH_ROOM) give_up("a batch larger than the ROM's room");
   ata_read(rom, work.batch[number].sector, work.batch[number].bytes);
   do {
-    u32 over = boot(batch, number, first);
+    over = boot(batch, number);
     if (over == NOTHING_RAN) return;
-    first += over;
-    left = batch_drop(batch, over);
-  } while (left);
+    batch->first += over;
+  } while (batch->first < batch->count);
 }
 
 int main(void) {
