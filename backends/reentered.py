@@ -178,13 +178,15 @@ class Below:
 
 
 def _by_boundary(program: Program, vcpu: int, *, delivers: bool) -> Iterator[Observation]:
+    """Yield what differs from what is observed where nothing comes from below."""
+    _, usual = _run(program, vcpu, Processor)
     for at in range(MOST_BOUNDARIES):
         for between in (False, True)[: 1 + (at > 0)]:  # VM entry leads to a step itself
             strike = Strike(at, between, delivers)
             struck, seen = _run(program, vcpu, partial(Reentered, strike=strike))
             if not struck.reached:
                 return
-            if seen is not None:
+            if seen not in (None, usual):
                 yield seen
 
 

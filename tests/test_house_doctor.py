@@ -31,6 +31,7 @@ def test_bindep_names_what_the_probe_and_the_subjects_need() -> None:
         "mtools",
         "qemu-system-x86",
         "xorriso",
+        "zstd",
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backends import Identity, batch, wire
 from backends.capabilities import Processor
+from backends.emulated import kernel
 from backends.emulated.disk import MOST_BATCHES, SPARE_ROOM
 from backends.emulated.host import IPS, Host, Started
 from backends.machine import GUARD_TICKS, ProbeBackend
@@ -142,4 +143,5 @@ def backend(name: str, start: Mapping[str, object]) -> ProbeBackend:
     """Return the subject that a subject file's ``start`` mapping describes."""
     model, ips = str(start.get("model", "corei7_skylake_x")), int(str(start.get("ips", IPS)))
     unpacked, apicv = bool(start.get("unpacked")), bool(start.get("apicv"))
-    return EmulatedHost(name, Host(unpacked=unpacked, model=model, ips=ips, apicv=apicv))
+    series = str(start.get("kernel", kernel.USUAL))
+    return EmulatedHost(name, Host(unpacked=unpacked, model=model, ips=ips, apicv=apicv, series=series))

@@ -12,7 +12,7 @@ from backends import image, made, process, wire
 from backends.batch import Booted
 from backends.bochs import LOG_LINES, PLUGINS_2, PLUGINS_3, Bochs
 from backends.emulated import disk, kernel
-from backends.emulated.linux import LAYOUT, MEMORY, loaded
+from backends.emulated.linux import LAYOUTS, MEMORY, loaded
 from backends.kvm import host as kvm
 from runner.outcome import BackendBroken, Unsupported
 
@@ -60,7 +60,7 @@ class Started:
 class Host:
     """Debian's Linux on a Bochs; ``unpacked`` and ``model`` are as for `Bochs`, ``ips`` in place of `IPS`.
 
-    ``apicv`` is KVM's ``enable_apicv``.
+    ``apicv`` is KVM's ``enable_apicv``, ``series`` one of `kernel.SUITES`.
     """
 
     most_cpus = wire.MAX_CPUS
@@ -74,26 +74,32 @@ class Host:
         model: str = "corei7_skylake_x",
         ips: int = IPS,
         apicv: bool = False,
+        series: str = kernel.USUAL,
     ) -> None:
         """Start nothing yet."""
         self._bochs = Bochs(unpacked=unpacked, model=model)
         self._model = model
         self._ips = ips
         self._apicv = apicv
+        self._series = series
         self._options = OPTIONS.format(apicv)
 
     def version(self) -> str | Unsupported:
         """Return ``6.1.192 on Bochs 3.0``, or what to do to have it."""
         return self._version
 
+    @property
+    def _how_to(self) -> str:
+        return HOW_TO if self._series == kernel.USUAL else f"{HOW_TO} {self._series}"
+
     @cached_property
     def _version(self) -> str | Unsupported:
         below = self._bochs.version()
         if isinstance(below, Unsupported):
             return below
-        folder = kernel.newest(os.environ)
+        folder = kernel.newest(os.environ, self._series)
         if folder is None:
-            return Unsupported(f"no Linux kernel for the emulated machine: {HOW_TO}")
+            return Unsupported(f"no Linux {self._series} for the emulated machine: {self._how_to}")
         return f"{folder.name} on Bochs {below}"
 
     def facts(self) -> Mapping[str, str]:
@@ -130,7 +136,7 @@ class Host:
         self, batches: Sequence[bytes], *, room: int, programs: int, folder: Path
     ) -> Started | BackendBroken:
         """Boot Linux in *folder*, once for all *batches*; *room* bytes may come back. Raises OSError."""
-        laid_out = kernel.newest(os.environ)
+        laid_out = kernel.newest(os.environ, self._series)
         command, version = self._bochs.command(), self._bochs.version()
         if laid_out is None or isinstance(command, Unsupported) or isinstance(version, Unsupported):
             raise FileNotFoundError("no Linux kernel, or no Bochs")
@@ -145,7 +151,7 @@ class Host:
             (init, launcher),
             khz=self._ips // 1000,
             options=self._options,
-            layout=LAYOUT if self._apicv else "",
+            layout=LAYOUTS[self._series] if self._apicv else "",
         )
         results_at = disk.write(folder / "disk", linux, self.work(probe, batches), room=room)
         new = int(version.split(".")[0]) >= 3

@@ -7,9 +7,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.version import Version
 
+SUITES = MappingProxyType({"6.1": "bookworm", "6.12": "trixie"})
+"""Debian's suites by the series of their kernels."""
+USUAL = "6.1"
+"""The series that a subject has which names none."""
 MODULES = ("irqbypass.ko", "kvm.ko", "kvm-intel.ko")
 """In the order in which they are loaded."""
 FILES = ("vmlinuz", "vmlinux", *MODULES)
@@ -33,9 +38,10 @@ def cache(environ: Mapping[str, str]) -> Path:
     return base / "x2apic-conformance" / "linux"
 
 
-def newest(environ: Mapping[str, str]) -> Path | None:
-    """Return the folder of the newest kernel that the doctor laid out, named by its version."""
-    folders = [path for path in cache(environ).glob("[0-9]*") if re.fullmatch(r"\d+(\.\d+)*", path.name)]
+def newest(environ: Mapping[str, str], series: str = USUAL) -> Path | None:
+    """Return the folder of the newest kernel of a series that the doctor laid out, named by its version."""
+    spelled = re.compile(re.escape(series) + r"(\.\d+)+")
+    folders = [path for path in cache(environ).glob("[0-9]*") if spelled.fullmatch(path.name)]
     return max(folders, key=lambda path: Version(path.name), default=None)
 
 

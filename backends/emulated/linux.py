@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from backends.emulated import kernel
 from backends.emulated.modules import untraced
@@ -35,8 +36,13 @@ SKIPPED = (
 """Steps of the kernel's start that KVM needs nothing of and that take long on an emulated processor."""
 
 
-LAYOUT = " slub_debug=ZU,kvm_vcpu slub_max_order=4"
-"""Lays KVM's posted-interrupt descriptors where Bochs 3.0 takes them: ``kvm/emulated/README.md``."""
+LAYOUTS = MappingProxyType(
+    {
+        "6.1": " slub_debug=ZU,kvm_vcpu slub_max_order=4",
+        "6.12": " slub_debug=U,kvm_vcpu slub_max_order=4",
+    }
+)
+"""What lays KVM's posted-interrupt descriptors where Bochs 3.0 takes them: ``kvm/emulated/README.md``."""
 HUGE_PAGE = 2 << 20
 
 
@@ -52,7 +58,7 @@ def loaded(folder: Path, programs: Iterable[Path], *, khz: int, options: str, la
     """Return what starts the kernel in *folder*, with programs beside it.
 
     *khz* are thousands of the processor's cycles a second, *options* the parameters of ``kvm_intel``;
-    *layout* is empty or `LAYOUT`.
+    *layout* is empty or one of `LAYOUTS`.
     """
     vmlinux = folder.joinpath("vmlinux").read_bytes()
     segments = tuple(kernel.segments(vmlinux))

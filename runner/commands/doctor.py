@@ -29,8 +29,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--also", type=Path, metavar="BINDEP", help="packages that something more needs")
     parser.add_argument(
         "--emulated-host",
-        action="store_true",
-        help="also unpack the Linux kernel of the subjects kvm-on-bochs, about 100 MB to fetch, and try it",
+        nargs="?",
+        const=kernel.USUAL,
+        choices=sorted(kernel.SUITES),
+        help=f"also unpack the Linux kernel of the subjects kvm-on-bochs ({kernel.USUAL}), or another one,"
+        " about 100 MB to fetch",
     )
     wanted = parser.parse_args(arguments)
     also: Path | None = wanted.also
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     say("unpacked", unpacked_bochs())
     say("unpacked", unpacked_qemu())
     if wanted.emulated_host:
-        say("kernel", kernel_of_the_emulated_host())
+        say("kernel", kernel_of_the_emulated_host(wanted.emulated_host))
     for name, found in presence.shipped():
         say(name, presence.words(found))
     return 0
@@ -89,13 +92,13 @@ def _unpacked(what: str, target: Path, program: unpack.Program) -> str:
     return f"unpacked in {time.monotonic() - start:.0f} s: {target}"
 
 
-def kernel_of_the_emulated_host() -> str:
-    """Lay out a Linux kernel, unless one is here; return what became of it."""
-    present = kernel.newest(os.environ)
+def kernel_of_the_emulated_host(series: str = kernel.USUAL) -> str:
+    """Lay out a Linux kernel of a series, unless one is here; return what became of it."""
+    present = kernel.newest(os.environ, series)
     if present:
         return f"present: {present}"
     start = time.monotonic()
-    reason = unpack_kernel.unpack_kernel()
+    reason = unpack_kernel.unpack_kernel(series)
     if reason:
-        return f"absent: no Linux of Debian 12: {reason}"
-    return f"unpacked in {time.monotonic() - start:.0f} s: {kernel.newest(os.environ)}"
+        return f"absent: no Linux {series} of Debian: {reason}"
+    return f"unpacked in {time.monotonic() - start:.0f} s: {kernel.newest(os.environ, series)}"
