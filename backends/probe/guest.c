@@ -103,14 +103,16 @@ u8 *guest_restarted(struct cpu *c) {
 }
 
 void guest_run_in_root(struct cpu *c) {
-  u64 flags = c->block->guest & GUEST_IF;
+  u64 flags = c->block->guest & GUEST_IF, left;
   /* INIT is blocked in VMX root operation. */
   if (c->block->guest & GUEST_INIT && vmx_state == VMX_ROOT) asm volatile("vmxoff" ::: "cc");
   load_idt(guest_idt);
   announce(GUEST_BEGINS);
   if (flags) asm volatile("sti" ::: "memory");
   call_emitted(c->layout.base, c);
-  asm volatile("cli" ::: "memory");
+  /* No CLI where IF is 0: with it Bochs, below a hypervisor, may deliver what is still pending here. */
+  asm volatile("pushfq\n\tpopq %0" : "=r"(left)::"memory");
+  if (left & RFLAGS_IF) asm volatile("cli" ::: "memory");
   announce(GUEST_ENDS);
   load_idt(host_idt);
   guest_log_end(c);
