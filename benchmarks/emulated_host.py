@@ -1,8 +1,8 @@
-"""What a one-step case costs in the emulated host, in emulated instructions: many of them against none.
+"""What a case costs in the emulated host, in emulated instructions: many of them against none.
 
     python benchmarks/emulated_host.py [--unpacked]
 
-At most 80,000 are wanted. Bochs' log ends with the number of instructions of the whole run.
+At most 80,000 are wanted for a one-step case. Bochs' log ends with the number of instructions of the whole run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from backends.emulated.host import Host
 from backends.machine import GUARD_TICKS
 from runner.language.loading import parse
 from runner.outcome import BackendBroken
+from runner.program import Program
 
 SCENARIO = b"""\
 title: A read from the page
@@ -30,16 +31,25 @@ cases:
     says: RDMSR reads the page
     rules: [rdmsr.register-virtualization]
     steps: [{rdmsr: APICID, expect: {value: from-page}}]
+  - id: two-processors
+    says: Two that wait for each other read their pages
+    rules: [many.one-page-per-vcpu]
+    vcpus: {0: {}, 1: {}}
+    steps:
+      - {barrier: ready}
+      - {vcpu: 0, rdmsr: APICID, expect: {value: from-page}}
+      - {vcpu: 1, rdmsr: APICID, expect: {value: from-page}}
 """
-CASES = 2000
+ONE, TWO = (case.points[0].program for case in parse(SCENARIO, "benchmark").cases)
+CASES, CASES_OF_TWO = 2000, 100
 MOST = 80_000
 
 
-def instructions(host: Host, cases: int) -> int:
+def instructions(host: Host, program: Program, cases: int) -> int:
     """Return the emulated instructions of a boot that carries so many cases."""
-    program = parse(SCENARIO, "benchmark").cases[0].points[0].program
     records = [encode.encode_case(index, program) for index in range(cases)]
-    batch = wire.encode_batch(records, cpus=1, door=host.door, limit=2 << 20, guard=GUARD_TICKS)
+    cpus = len(program.vcpus)
+    batch = wire.encode_batch(records, cpus=cpus, door=host.door, limit=2 << 20, guard=GUARD_TICKS * cpus)
     with tempfile.TemporaryDirectory(prefix="x2apic-") as folder:
         started = host.start([batch], room=4 << 20, programs=cases, folder=Path(folder))
     if isinstance(started, BackendBroken) or started.trouble or started.results[0].begun != cases:
@@ -53,9 +63,11 @@ def main() -> int:
     parser.add_argument("--unpacked", action="store_true", help="Debian 13's Bochs, and APICv")
     unpacked = parser.parse_args().unpacked
     host = Host(unpacked=unpacked, apicv=unpacked)
-    nothing = instructions(host, 0)
-    each = (instructions(host, CASES) - nothing) // CASES
+    nothing = instructions(host, ONE, 0)
+    each = (instructions(host, ONE, CASES) - nothing) // CASES
+    of_two = (instructions(host, TWO, CASES_OF_TWO) - instructions(host, TWO, 0)) // CASES_OF_TWO
     print(f"{host.version()}: {nothing:,} instructions for a boot, {each:,} for a one-step case")
+    print(f"{of_two:,} for a case of two virtual processors that wait for each other")
     return int(each > MOST)
 
 

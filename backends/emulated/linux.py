@@ -24,8 +24,8 @@ MEMORY_MAP = ((0, 0x9FC00, USABLE), (0x9FC00, 0x60400, RESERVED), (0x100000, MEM
 
 COMMAND_LINE = (
     "quiet nokaslr mitigations=off rodata=off acpi=off no_timer_check init_on_alloc=0 tsc=reliable"
-    " tsc_early_khz={khz} nowatchdog noxsave pci=off cryptomgr.notests lsm= audit=0 random.trust_cpu=on"
-    " rcupdate.rcu_expedited=1 initcall_blacklist={skipped} rdinit=/init"
+    " tsc_early_khz={khz} nowatchdog noxsave pci=off cryptomgr.notests lsm= audit=0 debugfs=off"
+    " random.trust_cpu=on rcupdate.rcu_expedited=1 initcall_blacklist={skipped} rdinit=/init"
     '{layout} x2apic_kvm="{options}"'
 )
 SKIPPED = (

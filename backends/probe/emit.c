@@ -4,7 +4,7 @@
 #include "vmx.h"
 
 #define SPIN_ROUNDS 240000
-#define SPIN_TURNS 200 /* of the other processors, with PORT_YIELD */
+#define SPIN_TURNS 100 /* of the other processors, with PORT_YIELD */
 
 u32 guest_yields;
 
