@@ -2,7 +2,7 @@
 
     python benchmarks/emulated_host.py [--unpacked]
 
-At most 80,000 are wanted for a one-step case. Bochs' log ends with the number of instructions of the whole run.
+At most 80,000 are wanted for a one-step case. Bochs' log ends with the instructions of the whole run.
 """
 
 from __future__ import annotations
