@@ -3,7 +3,8 @@
 #include "machine.h"
 #include "vmx.h"
 
-#define SPIN_ROUNDS 240000
+#define SPIN_ROUNDS 240000      /* at level vmx: a timer runs on while a hypervisor below works */
+#define SPIN_ROUNDS_GUEST 60000 /* each round may be single-stepped */
 #define SPIN_TURNS 100 /* of the other processors, with PORT_YIELD */
 
 u32 guest_yields;
@@ -72,9 +73,14 @@ static void wait_a_little(struct emitter *e) {
     EMIT(e, "\xf3\x90");
 }
 
+static u32 spin_rounds(const struct emitter *e) {
+  if (yields(e)) return SPIN_TURNS;
+  return e->cpu->record->level == LEVEL_VMX ? SPIN_ROUNDS : SPIN_ROUNDS_GUEST;
+}
+
 static void wait_for_interrupt(struct emitter *e) {
   EMIT(e, "\x45\x8b\xb7"), imm32(e, CPU_DELIVERIES);                     /* mov deliveries(%r15), %r14d */
-  EMIT(e, "\x41\xbd"), imm32(e, yields(e) ? SPIN_TURNS : SPIN_ROUNDS);  /* mov $rounds, %r13d */
+  EMIT(e, "\x41\xbd"), imm32(e, spin_rounds(e));                       /* mov $rounds, %r13d */
   wait_a_little(e);                                                      /* 1: */
   EMIT(e, "\x45\x3b\xb7"), imm32(e, CPU_DELIVERIES);                     /* cmp deliveries(%r15), %r14d */
   EMIT(e, "\x75\x05\x41\xff\xcd\x75\xf0");                               /* jne 2f; dec %r13d; jnz 1b; 2: */
