@@ -16,6 +16,7 @@ from backends.model.implementation import Implementation
 from backends.model.instructions import Result
 from backends.model.machine import Machine
 from backends.model.memory import NotModelled
+from backends.model.native import NativeProcessor
 from backends.model.processor import Processor
 from backends.model.state import LogicalProcessor
 from backends.model.trace import SILENT
@@ -78,7 +79,7 @@ class Reentered(Processor):
         super().__init__(cpu, program, barriers)
         self._left = strike.at
         self._strike = strike
-        self._between = self._is_noticed = False
+        self._between, self._is_noticed = False, cpu.vmcs.interrupt_flag
 
     @property
     def goes_on(self) -> bool:
@@ -138,16 +139,32 @@ class Reentered(Processor):
 
     def _let_it_come(self, *, between: bool) -> Run:
         self._between = between
-        if self._strike.delivers and self._is_noticed and self._waits_for_if():
+        if self._strike.delivers and self.cpu.recognized and self._holds():
             self._left, self._strike = 0, Strike(0, between=False, delivers=False)  # it exits behind that
             yield from self._interrupt(delivery.deliver(self.cpu))
         else:
             _enter_again(self.cpu)
 
-    def _waits_for_if(self) -> bool:
+    def _holds(self) -> bool:
+        """Whether Bochs notices the interrupt where RFLAGS.IF holds what is recognized."""
         vmcs = self.cpu.vmcs
         blocked = vmcs.interrupt_flag or vmcs.guest_interruptibility_state & BLOCKED
-        return self.cpu.recognized and not blocked and vmcs.guest_activity_state == Activity.ACTIVE
+        return self._is_noticed and not blocked and vmcs.guest_activity_state == Activity.ACTIVE
+
+
+class Native(Reentered, NativeProcessor):
+    """A processor at level guest, where Bochs itself delivers what is pending at the local APIC."""
+
+    def _is_time(self) -> bool:
+        self._left -= 1
+        return self._left == -1
+
+    def _let_it_come(self, *, between: bool) -> Run:
+        vector = self.cpu.apic.pending()
+        if vector and self._holds():
+            self._between = between
+            self.cpu.apic.acknowledge(vector)
+            yield from self._interrupt(vector)
 
 
 def _enter_again(cpu: LogicalProcessor) -> None:
@@ -165,25 +182,27 @@ class Below:
         """Whether a re-entry at some boundary of some virtual processor could be seen."""
         control = SecondaryControls.VIRTUAL_INTERRUPT_DELIVERY
         with_delivery = (
-            vcpu for vcpu in _modelled(program) if program.vcpus[vcpu].controls.secondary & control
+            vcpu for vcpu, setup in enumerate(program.vcpus) if setup.controls.secondary & control
         )
         return any(_run(program, vcpu, Watched)[0].matters for vcpu in with_delivery)
 
     def observations(self, program: Program) -> Iterator[tuple[str, Observation]]:
         """Yield what may be observed of a program, and why, by the virtual processor and the boundary."""
-        for vcpu in _modelled(program):
-            for delivers in (False, True)[: 1 + self.delivers_with_if_0]:
+        first = program.level is Level.GUEST
+        for vcpu in range(len(program.vcpus)):
+            for delivers in (False, True)[first : 1 + self.delivers_with_if_0]:
                 why = DELIVERS if delivers else EVALUATES
                 yield from ((why, seen) for seen in _by_boundary(program, vcpu, delivers=delivers))
 
 
 def _by_boundary(program: Program, vcpu: int, *, delivers: bool) -> Iterator[Observation]:
     """Yield what differs from what is observed where nothing comes from below."""
-    _, usual = _run(program, vcpu, Processor)
+    _, usual = _run(program, vcpu, _usual(program))
+    kind = Native if program.level is Level.GUEST else Reentered
     for at in range(MOST_BOUNDARIES):
         for between in (False, True)[: 1 + (at > 0)]:  # VM entry leads to a step itself
             strike = Strike(at, between, delivers)
-            struck, seen = _run(program, vcpu, partial(Reentered, strike=strike))
+            struck, seen = _run(program, vcpu, partial(kind, strike=strike))
             if not struck.reached:
                 return
             if seen not in (None, usual):
@@ -198,7 +217,7 @@ def _run(
 
     def processor(cpu: LogicalProcessor, program: Program, barriers: Barriers) -> Processor:
         if cpu.index != vcpu:
-            return Processor(cpu, program, barriers)
+            return _usual(program)(cpu, program, barriers)
         made.append(kind(cpu, program, barriers))
         return made[0]
 
@@ -209,6 +228,5 @@ def _run(
     return made[0], seen
 
 
-def _modelled(program: Program) -> range:
-    """Return the virtual processors that the model says this of."""
-    return range(len(program.vcpus) if program.level is Level.VMX else 0)
+def _usual(program: Program) -> type[Processor]:
+    return NativeProcessor if program.level is Level.GUEST else Processor

@@ -18,12 +18,12 @@ from backends.emulated.linux import LAYOUTS, Loaded
 from backends.emulated.modules import untraced
 from backends.model import Model
 from backends.reentered import Below
-from runner.apic import EOI
+from runner.apic import EOI, SELF_IPI
 from runner.commands import doctor, presence
 from runner.judging import reentry, subject_file
 from runner.language.loading import ROOT, parse
 from runner.outcome import Observation, Unsupported
-from runner.program import Level, Plain, Program, Rdmsr, SetApicBase, Step, Wrmsr
+from runner.program import Level, Plain, Program, Rdmsr, SetApicBase, Setup, Step, Wrmsr
 from runner.rulebook import catalogue
 from runner.vmx import CONTROLS_BY_NAME
 
@@ -292,6 +292,17 @@ def test_each_of_several_virtual_processors_may_be_taken_out() -> None:
     nothing, anywhere = ((), (), ()), {((0x61,), (), ()), ((), (0x61,), ()), ((), (), (0x61,))}
     assert taken(Below(), both) == {nothing}
     assert taken(Below(delivers_with_if_0=True), both) == {nothing, *anywhere}
+
+
+def test_at_level_guest_bochs_delivers_what_the_local_apic_holds() -> None:
+    steps = (Step(Wrmsr(EOI, 0)),)
+    setup = Setup(handlers=((0x51, steps), (0x61, steps)))
+    asked = (Wrmsr(SELF_IPI, 0x51), Wrmsr(SELF_IPI, 0x61), Plain.STI, Plain.NOP, Plain.NOP)
+    waits = Program(Level.GUEST, (setup,), tuple(Step(each) for each in asked))
+    within = ((), (), (), (0x61,), (), (0x51,))
+    after = ((), (), (), (0x61, 0x51), (), ())
+    assert taken(Below(), waits) == {after}
+    assert taken(Below(delivers_with_if_0=True), waits) == {after, within}
 
 
 def test_the_interrupted_host_differs_by_its_clock_alone() -> None:

@@ -29,10 +29,10 @@ class Machine:
         program: Program,
         implementation: Implementation,
         trace: Trace,
-        virtual: Callable[[LogicalProcessor, Program, Barriers], Processor] = Processor,
+        processors: Callable[[LogicalProcessor, Program, Barriers], Processor] | None = None,
     ) -> None:
         barriers, memory = Barriers(program), Memory()
-        kind = NativeProcessor if program.level is Level.GUEST else virtual
+        kind = processors or (NativeProcessor if program.level is Level.GUEST else Processor)
         self.program = program
         self.bus: list[LocalApic] = []
         self.processors: list[Processor] = []
