@@ -196,7 +196,9 @@ u32 apic_changes(struct cpu *c, struct wire_register *to) {
     return 1;
   }
   if (mode == MODE_DISABLED) return 0;
-  if (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)) return 0;
+  if (!under_hypervisor && /* where it would read all twice */
+      (mode == MODE_X2APIC ? is_at_baseline(MODE_X2APIC, c) : is_at_baseline(MODE_XAPIC, c)))
+    return 0;
   snapshot(mode, c->present);
   for (u32 i = 0; i < watched_registers; i++)
     if (c->present[i] != c->baseline[i])

@@ -118,8 +118,9 @@ static u32 run_case(struct cpu *c, const struct wire_case *record, int read_all)
 static void clean_up(struct cpu *c) {
   unblock_nmis();
   if (c->block->guest & GUEST_INIT) dirty = 1; /* outside VMX operation now */
-  /* A VM entry to that state that fails late leaves SMIs blocked on Bochs, whatever is entered next. */
-  if (c->record->level == LEVEL_VMX && c->activity == ACTIVITY_WAIT_FOR_SIPI) dirty = 1;
+  /* A VM entry to that state that fails late leaves SMIs blocked on Bochs, whatever is entered next. A hypervisor
+   * below enters it by software. */
+  if (!under_hypervisor && c->record->level == LEVEL_VMX && c->activity == ACTIVITY_WAIT_FOR_SIPI) dirty = 1;
   if (c->registers)
     dirty |= !apic_restore(c);
   else if (c->reach & REACH_ESR)
