@@ -208,8 +208,7 @@ static void enter_and_exit(struct cpu *c) {
     if (!(reason & REASON_ENTRY_FAILURE)) c->launched = 1;
     p = guest_locate(c, vmread(FIELD_GUEST_RIP), c->r14);
     if (reason == REASON_VMCALL && p.at & AT_END && p.slot == c->layout.steps) {
-      /* VMCALL is executed by an active processor. SDM, Saving Non-Register State, of this and the next. */
-      field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, 0);
+      /* SDM, Saving Non-Register State; no observation, but what the next case need not write. */
       field_was_read(c, FIELD_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
       guest_log_end(c);
       return;
@@ -235,6 +234,7 @@ void vmm_run(struct cpu *c) {
   }
   enter_and_exit(c);
   if (vmcs_has(FIELD_GUEST_INTERRUPT_STATUS)) c->status = (u32)vmread(FIELD_GUEST_INTERRUPT_STATUS);
-  c->activity = (u16)field_get(c, FIELD_GUEST_ACTIVITY_STATE);
+  c->activity = (u16)vmread(FIELD_GUEST_ACTIVITY_STATE);
+  field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, c->activity);
   c->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
 }
