@@ -2,7 +2,7 @@
 #include "instruction.h"
 
 #define SPIN_ROUNDS 2048
-#define SPIN_CLOCKS 64
+#define SPIN_CLOCKS 256
 
 static bool begin_wait(struct cpu *c) {
   struct frame *f = top(c);
