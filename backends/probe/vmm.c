@@ -226,6 +226,7 @@ static void enter_and_exit(struct cpu *c) {
 }
 
 void vmm_run(struct cpu *c) {
+  u64 activity;
   c->status = c->activity = c->blocking = 0;
   note_physical_values(c);
   if (c->record->level != LEVEL_VMX) {
@@ -234,7 +235,8 @@ void vmm_run(struct cpu *c) {
   }
   enter_and_exit(c);
   if (vmcs_has(FIELD_GUEST_INTERRUPT_STATUS)) c->status = (u32)vmread(FIELD_GUEST_INTERRUPT_STATUS);
-  c->activity = (u16)vmread(FIELD_GUEST_ACTIVITY_STATE);
-  field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, c->activity);
+  activity = vmread(FIELD_GUEST_ACTIVITY_STATE);
+  field_was_read(c, FIELD_GUEST_ACTIVITY_STATE, activity);
+  c->activity = (u16)activity;
   c->blocking = (u16)vmread(FIELD_GUEST_INTERRUPTIBILITY_STATE);
 }
