@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runner.outcome import Answer, BackendBroken, Unsupported
@@ -17,6 +17,10 @@ class Identity:
     name: str
     version: str
     capabilities: Mapping[str, str]
+
+    def with_facts(self, facts: Mapping[str, str]) -> Identity:
+        """Return it with more that it reports, by name."""
+        return replace(self, capabilities={**self.capabilities, **facts})
 
 
 class Backend(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from backends import Backend, Identity, unpacked
@@ -31,7 +30,7 @@ class Restricted:
         who = self._lack() or self._backend.identity()
         if KVM in self._needs and isinstance(who, Identity):
             facts = {**host.facts(), "single-stepped": "false"}
-            return replace(who, capabilities={**who.capabilities, **facts})
+            return who.with_facts(facts)
         return who
 
     def run(self, programs: Sequence[Program]) -> Iterator[Answer]:

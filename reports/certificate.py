@@ -17,8 +17,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
-from reports.merged import UnusableError
-from reports.summary import Summary
+from reports import merged
+from reports.merged import FAILING, UnusableError
+from reports.summary import Record, Summary, by_reason
 from reports.table import cell
 from runner.judging.verdict import Verdict
 from runner.rulebook.rules import Catalogue
@@ -27,18 +28,15 @@ Certificate = dict[str, Any]
 """Plain data: the subject, the suite, the host, every case by verdict, every rule's weightiest verdict."""
 
 FORMAT = 1
-FAILING = (Verdict.DOES_NOT_CONFORM.value, Verdict.BROKEN.value)
 KEPT = ("verdicts", "announced in vain", "conforming", "vmx")
 PERHAPS = ("says", "version", "file", "source")
 """What is not known of every subject."""
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
-_ORDER = {verdict.value: place for place, verdict in enumerate(Verdict)}
 
 
 def of(summary: Summary, name: str, catalogue: Catalogue, corpus: Iterable[str]) -> Certificate:
     """Return what is certified of one subject of a summary; *corpus* has the ids of all cases there are."""
     subject = summary["subjects"][name]
-    asked = _asked(subject)
     found = {
         "format": FORMAT,
         "subject": name,
@@ -48,7 +46,7 @@ def of(summary: Summary, name: str, catalogue: Catalogue, corpus: Iterable[str])
         "suite": summary["suite"],
         "host": summary["host"],
         "finished": summary["finished"],
-        "not asked": sorted(set(corpus) - asked),
+        "not asked": sorted(set(corpus) - merged.verdicts(subject).keys()),
         "reasons": list(_reasons(subject["cases"])),
         "areas": list(_areas(subject["rules"], catalogue)),
     }
@@ -56,19 +54,12 @@ def of(summary: Summary, name: str, catalogue: Catalogue, corpus: Iterable[str])
     return certificate
 
 
-def _asked(subject: Mapping[str, Any]) -> set[str]:
-    conforming = {f"{file}::{case}" for file, cases in subject["conforming"].items() for case in cases}
-    return conforming | {case["id"] for case in subject["cases"]}
-
-
-def _reasons(cases: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _reasons(cases: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """Yield the cases that do not plainly conform by verdict and reason, the weightiest first."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for case in cases:
-        said = {key: case[key] for key in ("id", "says", "rules", "points", "differences")}
-        groups.setdefault((case["verdict"], case["reason"]), []).append(said)
-    for (verdict, reason), group in sorted(groups.items(), key=lambda item: _ORDER[item[0][0]]):
-        yield {"verdict": verdict, "reason": reason, "cases": group}
+    kept = ("id", "says", "rules", "points", "differences")
+    for verdict, reason, group in by_reason(cases):
+        said = [{key: case[key] for key in kept} for case in group]
+        yield {"verdict": verdict, "reason": reason, "cases": said}
 
 
 def _areas(rules: Mapping[str, Mapping[str, int]], catalogue: Catalogue) -> Iterator[dict[str, Any]]:
@@ -85,8 +76,8 @@ def _areas(rules: Mapping[str, Mapping[str, int]], catalogue: Catalogue) -> Iter
 
 def weightiest(counts: Mapping[str, int]) -> str:
     """Return what cases say of a rule: unsupported where all are, else the weightiest of the others."""
-    shown = [verdict for verdict in _ORDER if counts.get(verdict) and verdict != Verdict.UNSUPPORTED.value]
-    return shown[0] if shown else Verdict.UNSUPPORTED.value
+    shown = (verdict.value for verdict in Verdict if verdict is not Verdict.UNSUPPORTED)
+    return next((verdict for verdict in shown if counts.get(verdict)), Verdict.UNSUPPORTED.value)
 
 
 def certifies(certificate: Certificate) -> bool:

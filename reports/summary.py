@@ -156,6 +156,15 @@ def _of_subject(records: Iterable[Record]) -> dict[str, Any]:
     }
 
 
+def by_reason(cases: Iterable[Record]) -> list[tuple[str, str, list[Record]]]:
+    """Return cases that share a verdict and a reason together, the weightiest verdict first."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for case in cases:
+        groups.setdefault((case["verdict"], case["reason"]), []).append(case)
+    order = [verdict.value for verdict in Verdict]
+    return [(*key, groups[key]) for key in sorted(groups, key=lambda key: order.index(key[0]))]
+
+
 def _area(each: Record) -> str:
     """Return the area of the rule that a case asks about: the first part of the rule's id."""
     return str(each["rules"][0]).partition(".")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.summary import Summary
+from reports.summary import Summary, by_reason
 from runner.judging.verdict import Verdict
 
 MARKS: Mapping[str, str] = {
@@ -78,11 +78,7 @@ def of_points(case: Mapping[str, Any]) -> str:
 
 def _shown(name: str, subject: Mapping[str, Any]) -> Iterator[str]:
     """Yield each case that does not conform; those with one verdict and one reason in one entry."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for case in subject["cases"]:
-        groups.setdefault((case["verdict"], case["reason"]), []).append(case)
-    order = {verdict.value: place for place, verdict in enumerate(Verdict)}
-    for (verdict, reason), cases in sorted(groups.items(), key=lambda item: order[item[0][0]]):
+    for verdict, reason, cases in by_reason(subject["cases"]):
         yield ""
         yield f"{name}: {verdict}: {reason}"
         named = cases[:MOST_UNSUPPORTED] if verdict == Verdict.UNSUPPORTED.value else cases

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from backends import Identity, batch, wire
@@ -39,7 +38,7 @@ class EmulatedHost(ProbeBackend):
         """Return who the host is, with what results say of any KVM."""
         who = super().identity()
         if isinstance(who, Identity):
-            return replace(who, capabilities={**who.capabilities, **self._host.facts()})
+            return who.with_facts(self._host.facts())
         return who
 
     def _processor(self) -> Processor | BackendBroken:

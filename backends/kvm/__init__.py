@@ -10,7 +10,6 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -108,7 +107,7 @@ class KvmBackend(ProbeBackend):
         """Return who KVM is, with the facts of its host."""
         who = super().identity()
         if isinstance(who, Identity):
-            return replace(who, capabilities={**who.capabilities, **host.facts()})
+            return who.with_facts(host.facts())
         return who
 
     def lack(self, found: Processor, program: Program) -> str | None:
