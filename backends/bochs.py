@@ -6,6 +6,7 @@ than a port; a byte on port E9H before each program says how far it came.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -25,8 +26,9 @@ BOOT_SECONDS, PROGRAM_SECONDS = 20.0, 0.2
 """Deadline of a boot, and what each program adds to it; a guarded hang takes 0.1 s."""
 LOG_LINES = 40
 
+RUN = "c\n"
+"""What the debugger of 2.7 is told where it is not to be used."""
 CONFIGURATION = """\
-{plugins}
 config_interface: textconfig
 display_library: term
 memory: guest={memory}, host={memory}
@@ -118,33 +120,50 @@ class Bochs:
         """Return what the debugger does: run, and take the frames at the magic break."""
         if self.door == wire.DOOR_MEMORY:
             return f'c\nwritemem "frames" {wire.RECORDS_BASE:#x} {room}\nq\n'
-        return "c\n"
+        return RUN
 
     def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:
         """Boot a ROM in *folder*."""
-        command, version = self.command(), self.version()
-        if isinstance(command, Unsupported) or isinstance(version, Unsupported):
-            raise FileNotFoundError("no Bochs")
-        new = int(version.split(".")[0]) >= 3
         folder.joinpath("image.rom").write_bytes(rom)
-        folder.joinpath("vga.bin").write_bytes(bytes(512))
-        folder.joinpath("rc").write_text(
-            CONFIGURATION.format(
-                plugins=PLUGINS_3 if new else PLUGINS_2, memory=MEMORY, model=self._model, cpus=cpus
-            )
-        )
-        folder.joinpath("commands").write_text(self._debugger_commands(room))
-        debugger = ["-rc", "commands"] if self.door == wire.DOOR_MEMORY or not new else []
-        if new and debugger:
-            debugger.insert(0, "-debugger")
-        ended = process.run(
-            [*command, *debugger, "-q", "-f", "rc", "log: log"],
+        ended = self.run(
+            CONFIGURATION.format(memory=MEMORY, model=self._model, cpus=cpus),
+            self._debugger_commands(room),
             folder=folder,
-            environment=self.environment(),
             deadline=BOOT_SECONDS + PROGRAM_SECONDS * programs,
             silence=BOOT_SECONDS,
         )
         return _read(folder, ended, self.door)
+
+    def run(
+        self,
+        configuration: str,
+        commands: str = RUN,
+        *,
+        folder: Path,
+        deadline: float,
+        silence: float = math.inf,
+    ) -> process.Ended:
+        """Run it in *folder*; the debugger is there where *commands* are more than to run, and in 2.7 always.
+
+        *deadline* and *silence* are as for `process.run`. Raises OSError.
+        """
+        command, version = self.command(), self.version()
+        if isinstance(command, Unsupported) or isinstance(version, Unsupported):
+            raise FileNotFoundError("no Bochs")
+        new = int(version.split(".")[0]) >= 3
+        folder.joinpath("vga.bin").write_bytes(bytes(512))
+        folder.joinpath("rc").write_text(f"{PLUGINS_3 if new else PLUGINS_2}\n{configuration}")
+        folder.joinpath("commands").write_text(commands)
+        debugger = ["-rc", "commands"] if commands != RUN or not new else []
+        if new and debugger:
+            debugger.insert(0, "-debugger")
+        return process.run(
+            [*command, *debugger, "-q", "-f", "rc", "log: log"],
+            folder=folder,
+            environment=self.environment(),
+            deadline=deadline,
+            silence=silence,
+        )
 
 
 def _read(folder: Path, ended: process.Ended, door: int) -> Booted:

@@ -131,3 +131,13 @@ def encode_batch(records: Sequence[bytes], *, cpus: int, door: int, limit: int, 
         )
         + body
     )
+
+
+def batch_size(image: bytes) -> int:
+    """Return how many bytes the batch has with which an image begins."""
+    return int(BATCH.unpack_from(image)[3])
+
+
+def batch_cpus(batch: bytes) -> int:
+    """Return how many processors a batch starts."""
+    return int(BATCH.unpack_from(batch)[6])

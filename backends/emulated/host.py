@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backends import image, made, process, wire
 from backends.batch import Booted
-from backends.bochs import LOG_LINES, PLUGINS_2, PLUGINS_3, Bochs
+from backends.bochs import LOG_LINES, Bochs
 from backends.emulated import disk, kernel
 from backends.emulated.linux import LAYOUTS, MEMORY, loaded
 from backends.kvm import host as kvm
@@ -25,12 +25,9 @@ PATIENCE = 5
 """Emulated seconds within which a machine must begin another case."""
 BOOT_SECONDS, PROGRAM_SECONDS = 150.0, 0.05
 """Deadline of a boot, and what each program adds to it."""
-CPUS = 6
-"""Which member of a batch's header tells how many processors it starts."""
 HOW_TO = "python -m runner doctor --emulated-host"
 
 CONFIGURATION = """\
-{plugins}
 config_interface: textconfig
 display_library: term
 memory: guest={memory}, host={memory}
@@ -119,8 +116,8 @@ class Host:
 
     def boot(self, rom: bytes, *, cpus: int, room: int, programs: int, folder: Path) -> Booted:  # noqa: ARG002 - the batch says it
         """Boot Linux in *folder* for one ROM."""
-        size = wire.BATCH.unpack_from(rom)[3]
-        started = self.start([rom[:size]], room=room + disk.SPARE_ROOM, programs=programs, folder=folder)
+        only = rom[: wire.batch_size(rom)]
+        started = self.start([only], room=room + disk.SPARE_ROOM, programs=programs, folder=folder)
         if isinstance(started, BackendBroken):
             raise OSError(started.reason)
         if not started.results:
@@ -129,7 +126,7 @@ class Host:
 
     def work(self, probe: bytes, batches: Sequence[bytes]) -> disk.Work:
         """Return what a boot is to do."""
-        most_cpus = max((wire.BATCH.unpack_from(each)[CPUS] for each in batches), default=1)
+        most_cpus = max(map(wire.batch_cpus, batches), default=1)
         return disk.Work(probe, batches, PATIENCE, aligned=most_cpus if self._apicv else 0)
 
     def start(
@@ -137,15 +134,13 @@ class Host:
     ) -> Started | BackendBroken:
         """Boot Linux in *folder*, once for all *batches*; *room* bytes may come back. Raises OSError."""
         laid_out = kernel.newest(os.environ, self._series)
-        command, version = self._bochs.command(), self._bochs.version()
-        if laid_out is None or isinstance(command, Unsupported) or isinstance(version, Unsupported):
-            raise FileNotFoundError("no Linux kernel, or no Bochs")
+        if laid_out is None:
+            raise FileNotFoundError("no Linux kernel")
         parts = _parts()
         if isinstance(parts, BackendBroken):
             return parts
         probe, launcher, init, rom = parts
         folder.joinpath("boot.rom").write_bytes(rom.read_bytes())
-        folder.joinpath("vga.bin").write_bytes(bytes(512))
         linux = loaded(
             laid_out,
             (init, launcher),
@@ -154,16 +149,9 @@ class Host:
             layout=LAYOUTS[self._series] if self._apicv else "",
         )
         results_at = disk.write(folder / "disk", linux, self.work(probe, batches), room=room)
-        new = int(version.split(".")[0]) >= 3
-        plugins = PLUGINS_3 if new else PLUGINS_2
-        folder.joinpath("rc").write_text(
-            CONFIGURATION.format(plugins=plugins, memory=MEMORY >> 20, model=self._model, ips=self._ips)
-        )
-        folder.joinpath("commands").write_text("c\n")
-        ended = process.run(
-            [*command, *([] if new else ["-rc", "commands"]), "-q", "-f", "rc", "log: log"],
+        ended = self._bochs.run(
+            CONFIGURATION.format(memory=MEMORY >> 20, model=self._model, ips=self._ips),
             folder=folder,
-            environment=self._bochs.environment(),
             deadline=BOOT_SECONDS + PROGRAM_SECONDS * programs,
         )
         return _started(folder, ended, results_at)
