@@ -3,6 +3,8 @@
 # probe and batch do. The bootstrap processor copies page tables and probe, the probe to 1 MiB, and leaves
 # there what it was told.
 
+#include "modes.S"
+
     .set PROBE_ROOM, 0x20000
     .set PROBE_BASE, 0x100000
     .set PROBE_BATCH, PROBE_BASE + 8    # `boot` of entry.S
@@ -13,20 +15,11 @@
     .code16
     .globl entry16
 entry16:
-    cli
-    cld
-    lgdtl %cs:gdt_pointer - entry16
-    movl %cr0, %eax
-    orb $1, %al
-    movl %eax, %cr0
-    ljmpl $0x08, $(HOME + protected - entry16)
+    enter_protected_mode
 
     .code32
 protected:
-    movw $0x10, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
+    load_data_segments
     movl $0x1b, %ecx
     rdmsr
     testl $APIC_BASE_BSP, %eax
@@ -35,25 +28,11 @@ protected:
     movl $TABLES, %edi
     movl $((page_tables_end - page_tables) / 4), %ecx
     rep movsl
-2:  movl $TABLES, %eax
-    movl %eax, %cr3
-    movl %cr4, %eax
-    orl $0x20, %eax                     # PAE
-    movl %eax, %cr4
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax                    # LME
-    wrmsr
-    movl $0x80000021, %eax              # PG, NE, PE; caches on
-    movl %eax, %cr0
-    ljmpl $0x18, $(HOME + long_mode - entry16)
+2:  enter_64_bit_mode
 
     .code64
 long_mode:
-    movw $0x10, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
+    load_data_segments
     xorl %eax, %eax
     movw %ax, %fs
     movw %ax, %gs
@@ -71,15 +50,7 @@ long_mode:
 3:  movl $PROBE_BASE, %eax
     jmp *%rax
 
-    .balign 16
-gdt:
-    .quad 0
-    .quad 0x00cf9b000000ffff            # 08H 32-bit code
-    .quad 0x00cf93000000ffff            # 10H data
-    .quad 0x00af9b000000ffff            # 18H 64-bit code
-gdt_pointer:
-    .word . - gdt - 1
-    .long HOME + gdt - entry16
+    flat_segments
 
     .balign 16
 page_tables:                            # identity map, 2-MiB pages, user pages throughout

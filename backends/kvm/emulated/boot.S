@@ -2,8 +2,11 @@
 # pieces into memory, then the kernel's 64-bit entry with RSI = boot parameters.
 #
 # Sector 0 of the disk: u64 entry, u64 parameters, u64 pieces, then for each piece u32 address,
-# u32 first sector, u32 sectors, u32 0; sectors is a multiple of 64. Twin of backends/linux_disk.py.
+# u32 first sector, u32 sectors, u32 0; sectors is a multiple of 64. Twin of backends/emulated/disk.py.
 
+#include "../../probe/modes.S"
+
+    .set HOME, 0xf0000
     .set TABLES, 0x10000                # PML4, PDPT, four page directories
     .set DIRECTORY, 0x8000              # where sector 0 goes
     .set PER_COMMAND, 64                # sectors
@@ -14,20 +17,11 @@
     .code16
     .globl entry16
 entry16:
-    cli
-    cld
-    lgdtl %cs:gdt_pointer - entry16
-    movl %cr0, %eax
-    orb $1, %al
-    movl %eax, %cr0
-    ljmpl $0x08, $(0xf0000 + protected - entry16)
+    enter_protected_mode
 
     .code32
 protected:
-    movw $0x10, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
+    load_data_segments
     movw %ax, %fs
     movw %ax, %gs
     movl $DIRECTORY, %esp
@@ -65,18 +59,7 @@ protected:
     addl $16, %esi
     jmp 2b
 
-4:  movl $TABLES, %eax
-    movl %eax, %cr3
-    movl %cr4, %eax
-    orl $0x20, %eax                     # PAE
-    movl %eax, %cr4
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax                    # LME
-    wrmsr
-    movl $0x80000021, %eax              # PG, NE, PE
-    movl %eax, %cr0
-    ljmpl $0x18, $(0xf0000 + long_mode - entry16)
+4:  enter_64_bit_mode
 
 # Reads ECX sectors from EBX on to EDI; moves both on.
 read_sectors:
@@ -122,10 +105,7 @@ read_sectors:
 
     .code64
 long_mode:
-    movw $0x10, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
+    load_data_segments
     xorl %ebx, %ebx
     xorl %ebp, %ebp
     xorl %edi, %edi
@@ -134,15 +114,7 @@ long_mode:
     movq DIRECTORY, %rax
     jmp *%rax
 
-    .balign 16
-gdt:
-    .quad 0
-    .quad 0x00cf9b000000ffff            # 08H 32-bit code
-    .quad 0x00cf93000000ffff            # 10H data
-    .quad 0x00af9b000000ffff            # 18H 64-bit code
-gdt_pointer:
-    .word . - gdt - 1
-    .long 0xf0000 + gdt - entry16
+    flat_segments
 
     .org 0xfff0
     .code16
